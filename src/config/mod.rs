@@ -1,0 +1,149 @@
+//! The configuration: as written in `proxy.conf`, then as used.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How a listener reads its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Forward,
+    Reverse,
+}
+
+/// Everything a role needs, checked. It reaches the workers as JSON in a sealed memfd.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub workers: usize,
+    pub shutdown_timeout: Duration,
+    pub listeners: Vec<Listener>,
+    pub client: Client,
+    pub origin: Origin,
+    pub reverse: Option<Reverse>,
+    pub cache: Cache,
+    pub access: Access,
+    pub worker: Worker,
+    pub queue: Queue,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub mode: Mode,
+    /// Greater goes first.
+    pub priority: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
+    /// Octets a second below which a body's timeout runs out.
+    pub min_rate: u64,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_target_bytes: usize,
+    /// Requests a connection; 0: no limit.
+    pub max_requests: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    pub connect_timeout: Duration,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+    /// Idle connections kept a worker and an authority.
+    pub idle_per_host: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reverse {
+    /// `host:port` of the origin server.
+    pub to: String,
+    pub host: HostField,
+}
+
+/// Which Host a reverse proxy sends to its origin server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostField {
+    Pass,
+    Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cache {
+    pub store: StoreKind,
+    /// Octets over all workers.
+    pub memory: u64,
+    pub max_object: u64,
+    /// Lifetime of responses that say nothing of their own; zero: not kept.
+    pub ttl: Duration,
+    pub set_cookie: SetCookie,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    Memory,
+    Off,
+}
+
+/// What becomes of an explicitly fresh response with Set-Cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SetCookie {
+    /// Stored without the field.
+    Strip,
+    /// Stored as it is (RFC 9111 section 7.3 as written).
+    Store,
+    /// Not stored.
+    Refuse,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Access {
+    /// Empty: loopback and this host's own addresses.
+    pub clients: Vec<ipnet::IpNet>,
+    /// `host:port`, `address`, `address:port` or CIDR, as written; `access::Destinations::parse` reads them.
+    pub destinations_allow: Vec<String>,
+    pub connect_ports: Vec<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Quiet time after which a plain client connection goes back to the master.
+    pub grace: Duration,
+    /// Requests in progress at once, a worker.
+    pub max_active: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    pub capacity: usize,
+    /// Waiting time that is worth one step of priority.
+    pub ageing: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Log {
+    pub directory: Option<PathBuf>,
+    pub level: String,
+    pub access: AccessFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessFormat {
+    Combined,
+    Squid,
+    Json,
+    Off,
+}

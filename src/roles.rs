@@ -1,0 +1,1 @@
+//! Which process this is: each role and its entry.
