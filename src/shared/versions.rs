@@ -1,0 +1,70 @@
+//! By what a cached copy in one process learns that another process has changed the original.
+//!
+//! A key's hash picks a slot; several keys share one, which costs a needless miss and never a wrong hit. A reader
+//! reads the version, *then* looks at the store, and keeps its copy under the version it read; a writer changes the
+//! store, *then* bumps. A copy whose version is not the current one does not exist any more.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+
+use crate::sys::memory::in_shared_memory;
+
+const SLOTS: usize = 65_536;
+
+in_shared_memory! {
+    /// The version table.
+    pub struct Versions {
+        epoch: AtomicU64,
+        /// Keeps the epoch, which everybody reads, out of the line of slots that change.
+        spare: [AtomicU64; 7],
+        slots: [AtomicU64; SLOTS],
+    }
+}
+
+/// A moment in the life of a slot. Equal: nothing in that slot has changed in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub slot: u64,
+    pub epoch: u64,
+}
+
+impl Versions {
+    #[must_use]
+    pub fn read(&self, hash: u64) -> Version {
+        Version {
+            slot: self.slot(hash).load(Acquire),
+            epoch: self.epoch.load(Acquire),
+        }
+    }
+
+    /// What is stored under keys of this hash has changed.
+    pub fn bump(&self, hash: u64) {
+        self.slot(hash).fetch_add(1, AcqRel);
+    }
+
+    /// Anything may have changed: a process died, and nobody knows what it had been doing.
+    pub fn bump_epoch(&self) {
+        self.epoch.fetch_add(1, AcqRel);
+    }
+
+    fn slot(&self, hash: u64) -> &AtomicU64 {
+        &self.slots[(hash % SLOTS as u64) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::shared::Region;
+
+    #[test]
+    fn a_bump_is_seen_in_its_slot_and_an_epoch_everywhere() {
+        let (region, _fd) = Region::create(1).unwrap();
+        let versions = region.versions();
+        let (one, two) = (versions.read(1), versions.read(2));
+        versions.bump(1 + 65_536);
+        assert_ne!(versions.read(1), one, "the slot is shared");
+        assert_eq!(versions.read(2), two);
+        versions.bump_epoch();
+        assert_ne!(versions.read(2), two);
+    }
+}

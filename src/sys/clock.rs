@@ -1,0 +1,33 @@
+//! The two clocks. Monotonic time is the same in every process of the machine, so it may travel in messages and
+//! in shared memory. Pure code never calls this: it is handed `now`.
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Milliseconds since some moment before every process of ours; it never goes back and stops while the machine sleeps.
+#[must_use]
+pub fn monotonic_ms() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux always has CLOCK_MONOTONIC");
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
+    seconds * 1000 + nanos / 1_000_000
+}
+
+/// Seconds since 1970, as Date and Age count them.
+#[must_use]
+pub fn unix_seconds() -> i64 {
+    let time = clock_gettime(ClockId::CLOCK_REALTIME).expect("Linux always has CLOCK_REALTIME");
+    time.tv_sec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn monotonic_time_does_not_go_back() {
+        let first = monotonic_ms();
+        assert!(first > 0);
+        assert!(monotonic_ms() >= first);
+        assert!(unix_seconds() > 1_700_000_000);
+    }
+}

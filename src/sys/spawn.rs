@@ -1,0 +1,99 @@
+//! Children of the master: the same program executed again, under a name that `ps` shows.
+//!
+//! Always the literal `/proc/self/exe`: it starts the version that runs, also after the file has been replaced.
+//! The child finds its channel as standard input and learns its role from one argument; nothing else is handed over here.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill as nix_kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid as NixPid;
+
+/// The program that runs now, whatever its file is called by now.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// A child that has been started and not yet been reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pid(i32);
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Starts `role` as `title` in a process group of its own, with `control` as its standard input. The caller reaps
+/// it by its id.
+pub fn spawn(title: &str, role: &str, control: OwnedFd) -> io::Result<Pid> {
+    let child = Command::new(THIS_PROGRAM)
+        .arg0(title)
+        .arg(role)
+        .stdin(Stdio::from(control))
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    i32::try_from(child.id()).map(Pid).map_err(io::Error::other)
+}
+
+/// Replaces this process by `role` under `title`. Returns only when that failed.
+pub fn become_role(title: &str, role: &str, variable: (&str, &OsStr)) -> io::Error {
+    Command::new(THIS_PROGRAM)
+        .arg0(title)
+        .arg(role)
+        .env(variable.0, variable.1)
+        .exec()
+}
+
+/// Whether the child has ended, and how; its entry is gone then. Never waits.
+pub fn reap(pid: Pid) -> io::Result<Option<Exit>> {
+    match waitpid(NixPid::from_raw(pid.0), Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(Exit::Signal(signal as i32))),
+        Ok(_) | Err(Errno::EINTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// SIGKILL: it ends a stopped process too. One that has ended already is fine.
+pub fn kill(pid: Pid) -> io::Result<()> {
+    match nix_kill(NixPid::from_raw(pid.0), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Exit::Code(code) => write!(f, "exit code {code}"),
+            Exit::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => write!(f, "signal {number} ({signal})"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_reads_well() {
+        assert_eq!(Exit::Code(3).to_string(), "exit code 3");
+        assert_eq!(Exit::Signal(9).to_string(), "signal 9 (SIGKILL)");
+        assert_eq!(Exit::Signal(64).to_string(), "signal 64");
+    }
+}
