@@ -4,12 +4,11 @@
 //! no meaning from fields (see `framing`, `target`, `connection`). A caller whose head arrives in pieces keeps
 //! a [`Scan`], which makes each new octet cost one look. Sessions and the upstream client call it.
 
-use std::fmt;
-
 use thiserror::Error;
 
 use super::headers::Headers;
-use super::syntax::{is_token, is_token_char, is_value_char, write_decimal};
+pub use super::method::Method;
+use super::syntax::{is_token_char, is_value_char, write_decimal};
 use super::target;
 
 /// Empty lines skipped before a request line.
@@ -36,68 +35,6 @@ impl Default for Limits {
             max_headers: 200,
             max_target: 16 << 10,
         }
-    }
-}
-
-/// A request method. Case matters (RFC 9110 section 9.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Method {
-    #[default]
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Connect,
-    Options,
-    Trace,
-    Patch,
-    Other(Box<str>),
-}
-
-impl Method {
-    pub fn as_str(&self) -> &str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Delete => "DELETE",
-            Method::Connect => "CONNECT",
-            Method::Options => "OPTIONS",
-            Method::Trace => "TRACE",
-            Method::Patch => "PATCH",
-            Method::Other(name) => name,
-        }
-    }
-
-    /// RFC 9110 9.2.1: "the GET, HEAD, OPTIONS, and TRACE methods are defined to be safe"
-    pub fn is_safe(&self) -> bool {
-        matches!(
-            self,
-            Method::Get | Method::Head | Method::Options | Method::Trace
-        )
-    }
-
-    /// RFC 9110 9.2.2: "PUT, DELETE, and safe request methods are idempotent"
-    pub fn is_idempotent(&self) -> bool {
-        self.is_safe() || matches!(self, Method::Put | Method::Delete)
-    }
-
-    fn parse(text: &[u8]) -> Option<Method> {
-        Some(match text {
-            b"GET" => Method::Get,
-            b"HEAD" => Method::Head,
-            b"POST" => Method::Post,
-            b"PUT" => Method::Put,
-            b"DELETE" => Method::Delete,
-            b"CONNECT" => Method::Connect,
-            b"OPTIONS" => Method::Options,
-            b"TRACE" => Method::Trace,
-            b"PATCH" => Method::Patch,
-            _ if is_token(text) => Method::Other(std::str::from_utf8(text).ok()?.into()),
-            _ => return None,
-        })
     }
 }
 
@@ -493,12 +430,6 @@ fn diagnose(section: &[u8]) -> HeadError {
         }
     }
     HeadError::FieldValue
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod etag;
 pub mod framing;
 pub mod head;
 pub mod headers;
+pub mod method;
 pub mod page;
 pub mod syntax;
 pub mod target;
