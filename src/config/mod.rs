@@ -1,10 +1,25 @@
-//! The configuration: as written in `proxy.conf`, then as used.
+//! The configuration: as written in `proxy.conf` and on the command line, then as used.
+//!
+//! `settings` declares every setting once; `written` reads a file and `--set` against those declarations;
+//! this file holds what comes out: plain values, checked, that a process never changes. It refuses to
+//! interpret addresses and rules further: `access` and `http` do that, where they are used.
+
+mod error;
+mod launch;
+mod settings;
+mod shipped;
+mod value;
+mod written;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use error::Error;
+pub use launch::{Launch, Sources};
+pub use shipped::{effective, shipped};
 
 /// How a listener reads its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +37,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub client: Client,
     pub origin: Origin,
-    pub reverse: Option<Reverse>,
+    pub reverse: Reverse,
     pub cache: Cache,
     pub access: Access,
     pub worker: Worker,
@@ -34,8 +49,8 @@ pub struct Config {
 pub struct Listener {
     pub address: SocketAddr,
     pub mode: Mode,
-    /// Greater goes first.
-    pub priority: u8,
+    /// Greater goes first; one step is worth `queue.ageing` of waiting.
+    pub priority: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,13 +59,14 @@ pub struct Client {
     pub idle_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    pub tunnel_timeout: Duration,
     /// Octets a second below which a body's timeout runs out.
     pub min_rate: u64,
-    pub max_header_bytes: usize,
+    pub max_header_bytes: u64,
     pub max_headers: usize,
-    pub max_target_bytes: usize,
+    pub max_target_bytes: u64,
     /// Requests a connection; 0: no limit.
-    pub max_requests: u32,
+    pub max_requests: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,8 +81,8 @@ pub struct Origin {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reverse {
-    /// `host:port` of the origin server.
-    pub to: String,
+    /// Authority of the origin server (`host` or `host:port`); a reverse listener needs it.
+    pub to: Option<String>,
     pub host: HostField,
 }
 

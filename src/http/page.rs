@@ -126,6 +126,56 @@ impl AnswerReason {
     }
 
     /// What happened, in half a sentence.
+    /// Whether the request was well-formed and its answer leaves no doubt where the next one begins.
+    pub fn is_policy(self) -> bool {
+        use AnswerReason::*;
+        matches!(
+            self,
+            ClientDenied | DestinationDenied | Loop | MethodNotAllowed | OnlyIfCached | PortDenied
+        )
+    }
+
+    /// One word for the log.
+    pub fn as_str(self) -> &'static str {
+        use AnswerReason::*;
+        match self {
+            BadFraming => "bad-framing",
+            BadHost => "bad-host",
+            BadRequest => "bad-request",
+            BadTarget => "bad-target",
+            BodyTimeout => "body-timeout",
+            BodyTooBroken => "bad-body",
+            ClientDenied => "client-denied",
+            ConnectTimeout => "connect-timeout",
+            DestinationDenied => "destination-denied",
+            DnsError => "dns-error",
+            DnsTimeout => "dns-timeout",
+            ExpectationFailed => "expectation-failed",
+            HeadTooLarge => "head-too-large",
+            HeaderTimeout => "header-timeout",
+            HttpsTarget => "https-target",
+            Internal => "internal",
+            Loop => "loop",
+            MaxForwards => "max-forwards",
+            MethodNotAllowed => "method-not-allowed",
+            NotAProxyRequest => "not-a-proxy-request",
+            OnlyIfCached => "only-if-cached",
+            OriginClosed => "origin-closed",
+            OriginProtocol => "origin-protocol",
+            OriginRefused => "origin-refused",
+            OriginTimeout => "origin-timeout",
+            OriginTooLarge => "origin-too-large",
+            OriginUnreachable => "origin-unreachable",
+            Overloaded => "overloaded",
+            PortDenied => "port-denied",
+            TargetTooLong => "target-too-long",
+            TraceWithContent => "trace-with-content",
+            UnsolicitedUpgrade => "unsolicited-upgrade",
+            UnsupportedCoding => "unsupported-coding",
+            VersionNotSupported => "version-not-supported",
+        }
+    }
+
     pub fn title(self) -> &'static str {
         self.row().title
     }

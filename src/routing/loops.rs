@@ -51,6 +51,13 @@ pub fn add_via(headers: &mut Headers, version: Version, pseudonym: &Pseudonym) {
     headers.push("Via", &value);
 }
 
+/// The Via line of a response that we send.
+pub fn write_via(pseudonym: &Pseudonym, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Via: 1.1 ");
+    out.extend_from_slice(pseudonym.0.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 /// How many more times TRACE or OPTIONS may be forwarded; anything but one number is ignored.
 pub fn max_forwards(headers: &Headers) -> Option<u32> {
     let mut values = headers.get_all("max-forwards");

@@ -61,6 +61,7 @@ counters! {
     OriginBytesOut, "origin_bytes_out", "Octets sent to origins.";
     OriginConnects, "origin_connects", "Connections opened to origins.";
     OriginReuses, "origin_reuses", "Requests sent on a kept origin connection.";
+    OriginRetries, "origin_retries", "Requests sent once more because a kept origin connection had ended.";
     OriginErrors, "origin_errors", "Requests that failed because of their origin.";
     Tunnels, "tunnels", "Tunnels opened.";
     Denied, "denied", "Requests refused by an access rule.";

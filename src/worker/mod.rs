@@ -1,1 +1,195 @@
-//! (being built)
+//! A worker: one event loop that receives sockets from the master, serves them, and hands live ones back.
+//!
+//! It never listens and never spawns a process. `exchange` is the life of one request, `session` that of one
+//! client connection in this process.
+
+mod context;
+mod exchange;
+mod meter;
+mod returns;
+mod session;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::time::Instant;
+
+use crate::config::Launch;
+use crate::ipc::{Channel, Received, ToMaster, ToWorker};
+use crate::shared::Region;
+use crate::sys::{self, watched::Watched};
+use context::Context;
+use meter::Meter;
+
+/// How long deliveries may go on when the master is gone.
+const ORPHANED: Duration = Duration::from_secs(5);
+/// Between two looks at load, logs and idle origin connections.
+const TICK: Duration = Duration::from_millis(100);
+/// Messages taken before the connections get their turn.
+const BURST: usize = 4;
+
+/// Serves until the master says stop or is gone. `channel` is this worker's end of the control socket.
+///
+/// Errors: the first message is not a start, its descriptors cannot be used, or a log cannot be opened.
+pub fn run(channel: Channel) -> anyhow::Result<ExitCode> {
+    let (worker, launch, region) = receive_start(&channel)?;
+    crate::log::init(&format!("worker-{worker}"), &launch.config.log)?;
+    let meter = Rc::new(Meter::new());
+    let (parked, unparked) = meter.hooks();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(parked)
+        .on_thread_unpark(unparked)
+        .build_local(Default::default())
+        .context("cannot build the event loop")?;
+    runtime.block_on(async {
+        let context = Rc::new(Context::new(worker, launch, region, channel)?);
+        serve(context, meter).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn receive_start(channel: &Channel) -> anyhow::Result<(usize, Launch, Region)> {
+    loop {
+        let received = channel
+            .recv::<ToWorker>()
+            .context("the master's first message")?;
+        let Received::Message {
+            message: ToWorker::Start { worker, .. },
+            fds,
+            missing: 0,
+        } = received
+        else {
+            match received {
+                Received::Nothing => {
+                    let mut poll = [nix::poll::PollFd::new(
+                        channel.as_fd(),
+                        nix::poll::PollFlags::POLLIN,
+                    )];
+                    nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE)?;
+                    continue;
+                }
+                Received::End => bail!("the master ended before it started this worker"),
+                Received::Message { .. } => bail!("the master's first message is not a start"),
+            }
+        };
+        let [launch, region] = <[OwnedFd; 2]>::try_from(fds)
+            .map_err(|_| anyhow::anyhow!("a start has two descriptors"))?;
+        let launch =
+            sys::memory::read_sealed(launch).context("the configuration from the master")?;
+        let launch =
+            serde_json::from_slice(&launch).context("the configuration from the master")?;
+        return Ok((
+            usize::from(worker),
+            launch,
+            Region::open(region).context("the shared memory")?,
+        ));
+    }
+}
+
+/// What the master's messages come to.
+enum Until {
+    Drained,
+    Stopped,
+    Orphaned,
+}
+
+async fn serve(context: Rc<Context>, meter: Rc<Meter>) -> anyhow::Result<()> {
+    let readable = Watched::new(context.channel.as_fd().try_clone_to_owned()?);
+    context.say(&ToMaster::Ready).await?;
+    log::info!("worker {} ready", context.worker);
+    tokio::task::spawn_local(tick(context.clone(), meter));
+    tokio::task::spawn_local(returns::run(context.clone()));
+    let until = receive(&context, &readable).await?;
+    let limit = match until {
+        Until::Stopped => Duration::ZERO,
+        Until::Orphaned => {
+            log::warn!("the master is gone: finishing what is in flight");
+            ORPHANED
+        }
+        Until::Drained => context.config.shutdown_timeout,
+    };
+    context.drain();
+    let stopped = async {
+        // A drain may be cut short by a stop, or by the master's end.
+        match until {
+            Until::Drained => drop(receive(&context, &readable).await),
+            Until::Stopped | Until::Orphaned => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = context.idle() => {}
+        () = stopped => {}
+        () = tokio::time::sleep(limit) => log::warn!("{} connections cut at the end", context.held()),
+    }
+    context.access_log.borrow_mut().flush();
+    Ok(())
+}
+
+async fn receive(context: &Rc<Context>, readable: &Watched) -> io::Result<Until> {
+    loop {
+        let mut guard = readable.registration()?.readable().await?;
+        for _ in 0..BURST {
+            match context.channel.recv::<ToWorker>() {
+                Ok(Received::Message {
+                    message,
+                    fds,
+                    missing,
+                }) => match message {
+                    ToWorker::Offers(offers) => {
+                        // The last descriptors are those that a shortage loses: the master sees no claim for them
+                        // and offers them again.
+                        if missing > 0 {
+                            log::warn!(
+                                "{missing} sockets did not arrive: the descriptor limit is reached"
+                            );
+                        }
+                        for (offer, fd) in offers.into_iter().zip(fds) {
+                            session::accept(context, offer, fd);
+                        }
+                    }
+                    ToWorker::Reopen => {
+                        crate::log::reopen();
+                        context.access_log.borrow_mut().reopen();
+                    }
+                    ToWorker::Drain => return Ok(Until::Drained),
+                    ToWorker::Stop => return Ok(Until::Stopped),
+                    ToWorker::Start { .. } => {
+                        log::error!("a second start from the master is disregarded")
+                    }
+                },
+                Ok(Received::Nothing) => {
+                    guard.clear_ready();
+                    break;
+                }
+                Ok(Received::End) => return Ok(Until::Orphaned),
+                Err(error) => {
+                    log::error!("the master's message cannot be used: {error}");
+                    return Ok(Until::Orphaned);
+                }
+            }
+        }
+        // Connections that are ready get their turn between two bursts.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Every 100 ms: heartbeat and load for the master, the access log to its file, idle origin connections.
+async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
+    let mut ticks: u64 = 0;
+    let mut at = Instant::now();
+    loop {
+        at = (at + TICK).max(Instant::now());
+        tokio::time::sleep_until(at).await;
+        context.publish_load(meter.busy_permille());
+        context.access_log.borrow_mut().flush();
+        ticks += 1;
+        if ticks.is_multiple_of(10) {
+            context.pool.borrow_mut().sweep();
+        }
+    }
+}

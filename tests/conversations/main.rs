@@ -1,1 +1,7 @@
-fn main() {}
+//! Conversations between a raw client, the real binary, and a scripted origin server, on ephemeral ports.
+//!
+//! A file is a topic; a test reads like the exchange it checks. Deadlines bound every wait; nothing sleeps.
+
+mod support;
+
+mod basics;

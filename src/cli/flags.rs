@@ -1,0 +1,167 @@
+//! The flags as clap sees them: exactly what may be typed, nothing resolved.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Mode, Sources};
+
+/// A pre-forked, multi-process caching HTTP proxy.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version, max_term_width = 110, after_help = EXAMPLES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  baton forward                                  a proxy for this machine's browsers on 127.0.0.1:3128
+  baton reverse --to http://127.0.0.1:8000       a cache in front of a web server, on 127.0.0.1:8080
+  baton serve -c proxy.conf                      the service, everything from the file
+  baton check -c proxy.conf                      validate a file and print the settings in effect
+  curl -x http://127.0.0.1:3128 http://example.org/
+
+Exit codes: 0 stopped as asked, 1 configuration or start failed, 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Runs a forward proxy for browsers and build machines; needs no configuration.
+    Forward(#[command(flatten)] Common),
+    /// Runs a caching reverse proxy in front of one origin server.
+    Reverse {
+        /// The origin server, as http://127.0.0.1:8000.
+        #[arg(long, value_name = "URL")]
+        to: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Runs the service that a configuration file describes.
+    Serve {
+        /// Configuration file [default: ./proxy.conf, then /etc/baton/proxy.conf].
+        #[arg(short = 'c', long = "config", value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Validates a configuration and prints the settings in effect.
+    Check {
+        /// Configuration file [default: ./proxy.conf, then /etc/baton/proxy.conf].
+        #[arg(short = 'c', long = "config", value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Prints the shipped proxy.conf instead: every setting with its default.
+        #[arg(long)]
+        print_defaults: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Prints a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+    /// Prints the man page, or writes the pages of all commands into a directory.
+    Man {
+        /// Directory for baton.1, baton-forward.1 …
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Flags that every command with a configuration takes.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Address to listen on (repeatable); port 0 picks a free one, which the start-up line names.
+    ///
+    /// Replaces the listeners of a configuration file.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+    /// Worker processes [default: one a core].
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// Where responses are kept: memory | off.
+    ///
+    /// The value selects the backend like a URL's scheme does.
+    #[arg(long, value_name = "STORE")]
+    cache: Option<String>,
+    /// Lifetime of responses that say nothing of their own and are safe to keep, such as 10m.
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<String>,
+    /// Directory for master.log, worker-N.log and access-N.log.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<String>,
+    /// Any setting of the file (repeatable); the value is TOML, quotes around plain text may be left out.
+    ///
+    /// For example: --set client.header_timeout=5s --set 'access.destinations_allow=["127.0.0.1:8000"]'
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+impl Common {
+    /// What was typed, as sources of a configuration. `--set` goes before the other flags, those before the file.
+    pub fn sources(self, mode: Option<Mode>, to: Option<&str>) -> Sources {
+        let named = [
+            ("--to", "reverse.to", to.map(str::to_owned)),
+            ("--workers", "workers", self.workers),
+            ("--cache", "cache.store", self.cache),
+            ("--ttl", "cache.ttl", self.ttl),
+            ("--log-dir", "log.directory", self.log_dir),
+        ];
+        let named = named
+            .into_iter()
+            .filter_map(|(flag, key, value)| Some((flag, key.to_owned(), value?)));
+        let set = self
+            .set
+            .into_iter()
+            .map(|(key, value)| ("--set", key, value));
+        let set = named
+            .chain(set)
+            .map(|(flag, key, value)| (flag.to_owned(), key, value))
+            .collect();
+        Sources {
+            file: None,
+            listen: self.listen,
+            mode,
+            set,
+        }
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write it as key=value, for example workers=2")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_settings_and_set_has_the_last_word() {
+        let arguments = [
+            "baton",
+            "forward",
+            "--workers",
+            "3",
+            "--cache",
+            "off",
+            "--set",
+            "workers=4",
+            "--ttl",
+            "10m",
+        ];
+        let Command::Forward(common) = Cli::parse_from(arguments).command else {
+            panic!("forward was typed")
+        };
+        let config = common.sources(Some(Mode::Forward), None).load().unwrap();
+        assert_eq!(config.workers, 4);
+        assert_eq!(config.cache.store, crate::config::StoreKind::Off);
+        assert_eq!(config.cache.ttl.as_secs(), 600);
+        assert_eq!(config.listeners.len(), 2);
+    }
+}

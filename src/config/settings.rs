@@ -1,0 +1,229 @@
+//! Every setting, once: name, kind with bounds, default, help.
+//!
+//! Parsing, `--set`, `baton check`, the shipped `proxy.conf` and the README's table all come from these rows.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::Kind;
+use super::{AccessFormat, Config, HostField, Listener, Mode, SetCookie, StoreKind};
+
+/// One setting of `T` (the whole configuration, or one listener).
+pub(super) struct Setting<T: 'static> {
+    /// `section.name`, or `name` at the top level.
+    pub key: &'static str,
+    /// As TOML.
+    pub default: &'static str,
+    pub help: &'static str,
+    pub kind: Kind<T>,
+}
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+const DAY: Duration = secs(86_400);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+macro_rules! setting {
+    ($key:literal = $default:literal, $kind:expr, $help:literal) => {
+        Setting {
+            key: $key,
+            default: $default,
+            help: $help,
+            kind: $kind,
+        }
+    };
+}
+
+/// The settings of one `[[listener]]`.
+pub(super) const LISTENER: &[Setting<Listener>] = &[
+    setting!(
+        "listener.address" = "\"127.0.0.1:3128\"",
+        Kind::Text(
+            |l, text| {
+                l.address = address(text)?;
+                Ok(())
+            },
+            |l| l.address.to_string()
+        ),
+        "IP address and port to listen on; port 0 picks a free one."
+    ),
+    setting!(
+        "listener.mode" = "\"forward\"",
+        Kind::Choice(
+            &["forward", "reverse"],
+            |l, word| l.mode = if word == "reverse" {
+                Mode::Reverse
+            } else {
+                Mode::Forward
+            },
+            |l| match l.mode {
+                Mode::Forward => "forward",
+                Mode::Reverse => "reverse",
+            }
+        ),
+        "forward: the proxy of browsers. reverse: stands in front of the origin server `reverse.to`."
+    ),
+    setting!(
+        "listener.priority" = "0",
+        Kind::Count(0, 255, |l| &mut l.priority),
+        "Greater goes first when the workers are full; one step is worth `queue.ageing` of waiting."
+    ),
+];
+
+/// All other settings, in the order of the shipped file.
+#[rustfmt::skip]
+pub(super) const SETTINGS: &[Setting<Config>] = &[
+    setting!("workers" = "0", Kind::Count(0, 256, |c| &mut c.workers),
+        "Worker processes; 0: one a core."),
+    setting!("shutdown_timeout" = "\"30s\"", Kind::Duration(Duration::ZERO, secs(3600), |c| &mut c.shutdown_timeout),
+        "How long TERM and QUIT wait for requests in flight."),
+
+    setting!("client.header_timeout" = "\"10s\"", Kind::Duration(ms(10), secs(3600), |c| &mut c.client.header_timeout),
+        "Total time a client has for a request's head, from its first octet; then 408."),
+    setting!("client.idle_timeout" = "\"60s\"", Kind::Duration(ms(10), DAY, |c| &mut c.client.idle_timeout),
+        "How long a connection may wait for its next request (or its first)."),
+    setting!("client.body_timeout" = "\"60s\"", Kind::Duration(ms(10), DAY, |c| &mut c.client.body_timeout),
+        "Window in which a request body must come at `client.min_rate` on average."),
+    setting!("client.write_timeout" = "\"60s\"", Kind::Duration(ms(10), DAY, |c| &mut c.client.write_timeout),
+        "Window in which a client must take a response at `client.min_rate` on average."),
+    setting!("client.tunnel_timeout" = "\"10m\"", Kind::Duration(ms(10), DAY, |c| &mut c.client.tunnel_timeout),
+        "How long a tunnel (CONNECT, WebSocket) may be silent in both directions."),
+    setting!("client.min_rate" = "\"512\"", Kind::Size(1, 1 << 30, |c| &mut c.client.min_rate),
+        "Octets a second below which a body counts as stalled, both towards clients and origins."),
+    setting!("client.max_header_bytes" = "\"64KiB\"", Kind::Size(KIB, 16 * MIB, |c| &mut c.client.max_header_bytes),
+        "Largest head, of requests and of responses; beyond: 431 (502 from an origin)."),
+    setting!("client.max_headers" = "200", Kind::Count(1, 4096, |c| &mut c.client.max_headers),
+        "Most field lines in a head."),
+    setting!("client.max_target_bytes" = "\"16KiB\"", Kind::Size(64, MIB, |c| &mut c.client.max_target_bytes),
+        "Longest request target; beyond: 414."),
+    setting!("client.max_requests" = "0", Kind::Count(0, usize::MAX, |c| &mut c.client.max_requests),
+        "Requests served on one connection before it is closed; 0: no limit."),
+
+    setting!("origin.connect_timeout" = "\"10s\"", Kind::Duration(ms(10), secs(3600), |c| &mut c.origin.connect_timeout),
+        "Time to resolve and connect, over all addresses; then 504."),
+    setting!("origin.header_timeout" = "\"60s\"", Kind::Duration(ms(10), DAY, |c| &mut c.origin.header_timeout),
+        "Time from the request's end to the whole head of the response; then 504."),
+    setting!("origin.body_timeout" = "\"60s\"", Kind::Duration(ms(10), DAY, |c| &mut c.origin.body_timeout),
+        "Window in which a response body must come at `client.min_rate` on average."),
+    setting!("origin.idle_timeout" = "\"30s\"", Kind::Duration(ms(10), DAY, |c| &mut c.origin.idle_timeout),
+        "How long an idle connection to an origin is kept; a `Keep-Alive: timeout` of its own shortens it."),
+    setting!("origin.idle_per_host" = "32", Kind::Count(0, 65_536, |c| &mut c.origin.idle_per_host),
+        "Idle connections kept a worker and an authority; busy ones are not counted."),
+
+    setting!("reverse.to" = "\"\"",
+        Kind::Text(
+            |c, text| { c.reverse.to = origin(text)?; Ok(()) },
+            |c| c.reverse.to.as_ref().map(|to| format!("http://{to}")).unwrap_or_default()),
+        "The origin server behind reverse listeners, as \"http://127.0.0.1:8000\"."),
+    setting!("reverse.host" = "\"pass\"",
+        Kind::Choice(&["pass", "origin"],
+            |c, word| c.reverse.host = if word == "origin" { HostField::Origin } else { HostField::Pass },
+            |c| match c.reverse.host { HostField::Pass => "pass", HostField::Origin => "origin" }),
+        "Host that the origin server sees: the client's (pass), or that of `reverse.to` (origin)."),
+
+    setting!("cache.store" = "\"memory\"",
+        Kind::Choice(&["memory", "off"],
+            |c, word| c.cache.store = if word == "off" { StoreKind::Off } else { StoreKind::Memory },
+            |c| match c.cache.store { StoreKind::Memory => "memory", StoreKind::Off => "off" }),
+        "Where responses are kept; `--cache` sets it."),
+    setting!("cache.memory" = "\"256MiB\"", Kind::Size(MIB, 1 << 44, |c| &mut c.cache.memory),
+        "Memory for stored responses, over all workers."),
+    setting!("cache.max_object" = "\"16MiB\"", Kind::Size(KIB, 1 << 40, |c| &mut c.cache.max_object),
+        "Largest body that is stored."),
+    setting!("cache.ttl" = "\"0s\"", Kind::Duration(Duration::ZERO, secs(31_536_000), |c| &mut c.cache.ttl),
+        "Lifetime of responses that say nothing of their own and are safe to keep; 0s: not kept."),
+    setting!("cache.set_cookie" = "\"strip\"",
+        Kind::Choice(&["strip", "store", "refuse"],
+            |c, word| c.cache.set_cookie = match word {
+                "store" => SetCookie::Store, "refuse" => SetCookie::Refuse, _ => SetCookie::Strip },
+            |c| match c.cache.set_cookie {
+                SetCookie::Strip => "strip", SetCookie::Store => "store", SetCookie::Refuse => "refuse" }),
+        "An explicitly fresh response with Set-Cookie: stored without it, stored as it is, or not stored."),
+
+    setting!("access.clients" = "[]", Kind::Networks(|c| &mut c.access.clients),
+        "Who may use the proxy; empty: loopback and this host's own addresses."),
+    setting!("access.destinations_allow" = "[]", Kind::Texts(destination, |c| &mut c.access.destinations_allow),
+        "Exceptions from the refused destinations (loopback, link-local, metadata …): \"127.0.0.1:8000\", \"host:port\", CIDR."),
+    setting!("access.connect_ports" = "[80, 443]", Kind::Ports(|c| &mut c.access.connect_ports),
+        "Ports that CONNECT may reach (browsers open ws:// as CONNECT to port 80)."),
+
+    setting!("worker.grace" = "\"1s\"", Kind::Duration(Duration::ZERO, secs(3600), |c| &mut c.worker.grace),
+        "Quiet time after which a client connection goes back to the master."),
+    setting!("worker.max_active" = "4096", Kind::Count(1, 1 << 20, |c| &mut c.worker.max_active),
+        "Requests in progress in one worker; beyond, connections wait in the queue."),
+
+    setting!("queue.capacity" = "4096", Kind::Count(1, 1 << 24, |c| &mut c.queue.capacity),
+        "Connections with a request that may wait for a worker; beyond: 503."),
+    setting!("queue.ageing" = "\"1s\"", Kind::Duration(ms(1), secs(3600), |c| &mut c.queue.ageing),
+        "Waiting time that is worth one step of listener priority."),
+
+    setting!("log.directory" = "\"\"",
+        Kind::Text(
+            |c, text| { c.log.directory = (!text.is_empty()).then(|| PathBuf::from(text)); Ok(()) },
+            |c| c.log.directory.as_ref().map(|d| d.display().to_string()).unwrap_or_default()),
+        "Where logs go; empty: $LOGS_DIRECTORY, else $XDG_STATE_HOME/baton, else ~/.local/state/baton."),
+    setting!("log.level" = "\"info\"",
+        Kind::Text(|c, text| { c.log.level = level(text)?; Ok(()) }, |c| c.log.level.clone()),
+        "error | warn | info | debug | trace | off, or `module=level, …`; RUST_LOG goes before it."),
+    setting!("log.access" = "\"combined\"",
+        Kind::Choice(&["combined", "squid", "json", "off"],
+            |c, word| c.log.access = match word {
+                "squid" => AccessFormat::Squid, "json" => AccessFormat::Json,
+                "off" => AccessFormat::Off, _ => AccessFormat::Combined },
+            |c| match c.log.access {
+                AccessFormat::Combined => "combined", AccessFormat::Squid => "squid",
+                AccessFormat::Json => "json", AccessFormat::Off => "off" }),
+        "Format of access-N.log, a line a request."),
+];
+
+/// An address to listen on.
+pub(super) fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("\"{text}\" is not an address to listen on: write \"127.0.0.1:3128\", \"[::1]:3128\" or \"0.0.0.0:8080\"")
+    })
+}
+
+/// `http://host[:port]` → `host[:port]`; empty → none.
+fn origin(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let hint = "write the origin server as \"http://127.0.0.1:8000\"";
+    let rest = text
+        .strip_prefix("http://")
+        .ok_or_else(|| format!("\"{text}\": only http:// is spoken to origin servers; {hint}"))?;
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains('/') {
+        return Err(format!("\"{text}\" has a path; {hint}"));
+    }
+    crate::http::target::Authority::parse(authority.as_bytes())
+        .map_err(|error| format!("\"{text}\": {error}; {hint}"))?;
+    Ok(Some(authority.to_owned()))
+}
+
+fn destination(text: &str) -> Result<(), String> {
+    crate::access::Destinations::parse(&[text.to_owned()])
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+/// `info`, or `warn,baton::master=debug`.
+fn level(text: &str) -> Result<String, String> {
+    const WORDS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let known = |part: &str| {
+        let word = part.rsplit('=').next().unwrap_or(part).trim();
+        WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
+    };
+    if text.split(',').all(known) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "\"{text}\" is not a level: {}, or module=level, comma separated",
+        WORDS.join(", ")
+    ))
+}

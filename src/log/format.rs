@@ -1,0 +1,280 @@
+//! One request as a line: the common formats, extended by what only this proxy knows.
+//!
+//! Octets from the network are escaped, so a request can write neither a second line nor a second field.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// How the origin's connection for a request came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginUse {
+    /// No origin was asked.
+    None,
+    New,
+    Reused,
+}
+
+impl OriginUse {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OriginUse::None => "-",
+            OriginUse::New => "new",
+            OriginUse::Reused => "reused",
+        }
+    }
+}
+
+/// What is known of one request when it has ended.
+#[derive(Clone, Debug)]
+pub struct Record<'a> {
+    /// Unix time of the request's end, milliseconds.
+    pub unix_ms: i64,
+    pub client: SocketAddr,
+    pub method: &'a str,
+    /// The request target as received.
+    pub target: &'a [u8],
+    pub version: &'a str,
+    pub status: u16,
+    /// Octets of the response's content sent.
+    pub octets: u64,
+    pub referer: Option<&'a [u8]>,
+    pub user_agent: Option<&'a [u8]>,
+    pub content_type: Option<&'a [u8]>,
+    pub worker: usize,
+    pub connection: u64,
+    /// From 1, on this connection.
+    pub request: u32,
+    /// Time the connection waited for a worker before this request (its first here).
+    pub queued: Duration,
+    pub took: Duration,
+    /// `hit`, `miss` … and the reason that the cache returned.
+    pub cache: &'a str,
+    pub reason: &'a str,
+    pub origin: Option<SocketAddr>,
+    pub origin_use: OriginUse,
+    /// Why a response was cut short or refused; empty for an orderly one.
+    pub end: &'a str,
+}
+
+/// The date of the combined format, formatted once a second.
+#[derive(Default)]
+pub struct Clock {
+    second: i64,
+    text: String,
+}
+
+impl Clock {
+    fn local(&mut self, unix_ms: i64) -> &str {
+        let second = unix_ms.div_euclid(1000);
+        if second != self.second || self.text.is_empty() {
+            let time = Timestamp::from_second(second)
+                .unwrap_or(Timestamp::UNIX_EPOCH)
+                .to_zoned(TimeZone::system());
+            self.text = time.strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+            self.second = second;
+        }
+        &self.text
+    }
+}
+
+impl Record<'_> {
+    /// Apache's combined format, then `key=value` fields.
+    pub fn combined(&self, clock: &mut Clock, out: &mut Vec<u8>) {
+        let _ = write!(
+            out,
+            "{} - - [{}] \"{} ",
+            self.client.ip().to_canonical(),
+            clock.local(self.unix_ms),
+            self.method
+        );
+        escape(self.target, out);
+        let _ = write!(
+            out,
+            " {}\" {} {} \"",
+            self.version, self.status, self.octets
+        );
+        escape(self.referer.unwrap_or(b"-"), out);
+        out.extend_from_slice(b"\" \"");
+        escape(self.user_agent.unwrap_or(b"-"), out);
+        out.extend_from_slice(b"\" ");
+        self.extension(out);
+    }
+
+    /// Squid's native format, then `key=value` fields.
+    pub fn squid(&self, out: &mut Vec<u8>) {
+        let verdict = match (self.cache, self.status) {
+            ("hit", _) => "TCP_HIT",
+            ("revalidated", _) => "TCP_REFRESH_UNMODIFIED",
+            (_, 403 | 407) if self.origin.is_none() => "TCP_DENIED",
+            ("miss", _) => "TCP_MISS",
+            ("tunnel", _) => "TCP_TUNNEL",
+            _ => "NONE",
+        };
+        let (seconds, millis) = (self.unix_ms.div_euclid(1000), self.unix_ms.rem_euclid(1000));
+        let client = self.client.ip().to_canonical();
+        let elapsed = self.took.as_millis();
+        let _ = write!(
+            out,
+            "{seconds}.{millis:03} {elapsed:>6} {client} {verdict}/{:03} {} {} ",
+            self.status, self.octets, self.method
+        );
+        escape(self.target, out);
+        let _ = match self.origin {
+            Some(origin) => write!(out, " - HIER_DIRECT/{} ", origin.ip().to_canonical()),
+            None => write!(out, " - HIER_NONE/- "),
+        };
+        escape(self.content_type.map_or(b"-", essence), out);
+        out.push(b' ');
+        self.extension(out);
+    }
+
+    /// One JSON object a line.
+    pub fn json(&self, out: &mut Vec<u8>) {
+        let text = |octets: &[u8]| serde_json::Value::from(String::from_utf8_lossy(octets));
+        let time = Timestamp::from_millisecond(self.unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        let line = serde_json::json!({
+            "time": format!("{time:.3}"),
+            "client": self.client.ip().to_canonical().to_string(),
+            "method": self.method,
+            "target": text(self.target),
+            "version": self.version,
+            "status": self.status,
+            "octets": self.octets,
+            "referer": self.referer.map(text),
+            "user_agent": self.user_agent.map(text),
+            "worker": self.worker,
+            "connection": self.connection,
+            "request": self.request,
+            "queued_ms": milliseconds(self.queued),
+            "took_ms": milliseconds(self.took),
+            "cache": self.cache,
+            "reason": self.reason,
+            "origin": self.origin.map(|origin| origin.to_string()),
+            "origin_connection": self.origin_use.as_str(),
+            "end": self.end,
+        });
+        let _ = writeln!(out, "{line}");
+    }
+
+    fn extension(&self, out: &mut Vec<u8>) {
+        let _ = write!(
+            out,
+            "worker={} connection={} request={} queued={:.3} took={:.3} cache={} reason={} origin=",
+            self.worker,
+            self.connection,
+            self.request,
+            self.queued.as_secs_f64(),
+            self.took.as_secs_f64(),
+            if self.cache.is_empty() {
+                "-"
+            } else {
+                self.cache
+            },
+            if self.reason.is_empty() {
+                "-"
+            } else {
+                self.reason
+            },
+        );
+        let _ = match self.origin {
+            Some(origin) => write!(out, "{origin}/{}", self.origin_use.as_str()),
+            None => write!(out, "-"),
+        };
+        let _ = writeln!(
+            out,
+            " end={}",
+            if self.end.is_empty() { "-" } else { self.end }
+        );
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A media type without its parameters.
+fn essence(content_type: &[u8]) -> &[u8] {
+    content_type
+        .split(|octet| *octet == b';')
+        .next()
+        .unwrap_or(content_type)
+        .trim_ascii()
+}
+
+/// Octets that could end a field or a line, or that a terminal might obey, as `\xHH`.
+fn escape(octets: &[u8], out: &mut Vec<u8>) {
+    for &octet in octets {
+        match octet {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', octet]),
+            0x20..=0x7e => out.push(octet),
+            _ => {
+                let _ = write!(out, "\\x{octet:02X}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record<'static> {
+        Record {
+            unix_ms: 1_700_000_000_123,
+            client: "[::ffff:127.0.0.1]:5000".parse().unwrap(),
+            method: "GET",
+            target: b"http://a.example/\"x\n",
+            version: "HTTP/1.1",
+            status: 200,
+            octets: 5,
+            referer: None,
+            user_agent: Some(b"curl/8\x1b[31m"),
+            content_type: Some(b"text/html; charset=utf-8"),
+            worker: 1,
+            connection: 7,
+            request: 2,
+            queued: Duration::from_micros(1500),
+            took: Duration::from_micros(12_345),
+            cache: "miss",
+            reason: "uri-miss",
+            origin: Some("10.0.0.1:80".parse().unwrap()),
+            origin_use: OriginUse::Reused,
+            end: "",
+        }
+    }
+
+    #[test]
+    fn nothing_from_the_network_ends_a_field_or_a_line() {
+        let mut out = Vec::new();
+        record().combined(&mut Clock::default(), &mut out);
+        let line = String::from_utf8(out).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
+        assert!(line.contains("\"GET http://a.example/\\\"x\\x0A HTTP/1.1\" 200 5 \"-\" \"curl/8\\x1B[31m\" worker=1"), "{line}");
+        assert!(line.ends_with("queued=0.002 took=0.012 cache=miss reason=uri-miss origin=10.0.0.1:80/reused end=-\n"), "{line}");
+    }
+
+    #[test]
+    fn squid_and_json_say_the_same() {
+        let (mut squid, mut json) = (Vec::new(), Vec::new());
+        record().squid(&mut squid);
+        record().json(&mut json);
+        let squid = String::from_utf8(squid).unwrap();
+        assert!(
+            squid.starts_with("1700000000.123     12 127.0.0.1 TCP_MISS/200 5 GET http"),
+            "{squid}"
+        );
+        assert!(
+            squid.contains(" - HIER_DIRECT/10.0.0.1 text/html "),
+            "{squid}"
+        );
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(value["queued_ms"], 1.5);
+        assert_eq!(value["time"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(value["target"], "http://a.example/\"x\n");
+    }
+}

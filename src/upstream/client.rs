@@ -1,0 +1,62 @@
+//! One connection to an origin server in use: the request's head out, the response's heads in.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::Error;
+use crate::http::head::{Limits, ResponseHead, Scan};
+use crate::wire::{Inbox, Stream, buffers};
+
+/// A connection that carries one exchange. The request's body may still be on its way while the response is read.
+pub struct Link {
+    /// Shared with the pump of the request's body.
+    pub stream: Rc<Stream>,
+    pub address: SocketAddr,
+    /// Whether it has carried an exchange before.
+    pub reused: bool,
+    pub inbox: Inbox,
+}
+
+impl Link {
+    pub fn new(stream: Stream, address: SocketAddr, reused: bool) -> Link {
+        Link {
+            stream: Rc::new(stream),
+            address,
+            reused,
+            inbox: Inbox::default(),
+        }
+    }
+
+    /// Reads one response head, interim ones included.
+    ///
+    /// Errors: malformed, too large, or the connection ended before the whole head; the caller keeps the deadline.
+    pub async fn read_head(&mut self, limits: &Limits) -> Result<ResponseHead, Error> {
+        let mut head = ResponseHead::new();
+        let mut scan = Scan::default();
+        loop {
+            if let Some(octets) = head.parse_more(&mut scan, self.inbox.octets(), limits)? {
+                self.inbox.consume(octets);
+                return Ok(head);
+            }
+            match self.inbox.fill(&self.stream, buffers::ORDINARY).await {
+                Ok(0) => return Err(Error::Closed),
+                Ok(_) => {}
+                Err(error) => return Err(Error::Broken(error)),
+            }
+        }
+    }
+
+    /// Whether nothing of a response has arrived: a request may then have met the close of an idle connection.
+    pub fn is_untouched(&self) -> bool {
+        self.inbox.is_empty()
+    }
+
+    /// The bare connection, if nobody else uses it and nothing is left on it.
+    pub fn into_idle(self) -> Option<(Stream, SocketAddr)> {
+        if !self.inbox.is_empty() {
+            return None;
+        }
+        let stream = Rc::try_unwrap(self.stream).ok()?;
+        Some((stream, self.address))
+    }
+}

@@ -1,0 +1,463 @@
+//! Step 6: octets to the client, from the store or from the origin server as they come.
+//!
+//! Messages are always serialised anew. A body that ends early is never completed: it is cut, visibly.
+
+use std::io::IoSlice;
+
+use tokio::time::Instant;
+
+use super::admit::Admitted;
+use super::fetch::{self, Reply};
+use super::finish::{self, Outcome};
+use super::record::{self, Recording};
+use super::request_body::RequestBody;
+use super::{Fetch, Hit, Next, Request, answer};
+use crate::http::body::{Decoder, Encoder};
+use crate::http::conditional::{self, Outcome as Condition};
+use crate::http::framing::Framing;
+use crate::http::head::{Method, RequestHead, ResponseHead, Version, write_status_line};
+use crate::http::syntax::write_decimal;
+use crate::http::{connection, date};
+use crate::routing::loops;
+use crate::store::Object;
+use crate::upstream;
+use crate::upstream::client::Link;
+use crate::wire::{Broken, Pace, Stream, buffers};
+use crate::worker::session::Session;
+
+/// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
+const COPIED: usize = 16 * 1024;
+
+/// What came of delivering a response.
+pub struct Delivered {
+    pub status: u16,
+    /// Octets of content.
+    pub octets: u64,
+    pub reason: &'static str,
+    pub end: End,
+    /// Whether the client's connection may go on.
+    pub persists: bool,
+}
+
+pub enum End {
+    /// The whole response has left, or is in the outbox.
+    Whole,
+    /// The origin server failed before an octet had left: the client has an answer of ours instead.
+    Answered,
+    ClientGone,
+    ClientStalled,
+    Origin(upstream::Error),
+    Request,
+}
+
+impl End {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            End::Whole => "",
+            End::Answered => "answered",
+            End::ClientGone => "client-gone",
+            End::ClientStalled => "client-stalled",
+            End::Origin(upstream::Error::BodyStalled) => "origin-stalled",
+            End::Origin(_) => "origin-broke",
+            End::Request => "request-broke",
+        }
+    }
+}
+
+// === from the store
+
+/// Whether a hit may be copied into the outbox.
+pub fn fits_outbox(hit: &Hit) -> bool {
+    hit.object.body.len() <= COPIED
+}
+
+/// Writes a small hit into the outbox: no waiting, no task.
+pub fn hit_now(session: &mut Session, admitted: &Admitted, hit: &Hit, began: Instant) -> Next {
+    // A GET or HEAD with a body is no hit, so the next octet on this connection is the next request's.
+    let persists = admitted.persists;
+    let mut out = take_outbox(session);
+    let head = session.head();
+    let (status, body) = write_hit_head(session, head, hit, persists, &mut out);
+    out.extend_from_slice(body);
+    log_hit(session, head, hit, status, body.len(), began);
+    session.outbox = out;
+    if persists {
+        Next::KeepAlive
+    } else {
+        Next::Close
+    }
+}
+
+/// Delivers a hit of any size.
+pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
+    let persists = request.persists && session.may_go_on();
+    let mut out = take_outbox(session);
+    let (status, body) = write_hit_head(session, &request.head, hit, persists, &mut out);
+    let client = &session.context.config.client;
+    let mut pace = Pace::new(client.write_timeout, client.min_rate);
+    let written = if body.len() <= COPIED {
+        // Left to the session, which may have more answers to put behind it.
+        out.extend_from_slice(body);
+        Ok(())
+    } else {
+        let parts = &mut [IoSlice::new(&out), IoSlice::new(body)];
+        let written = session.stream.write_paced(parts, &mut pace).await;
+        out.clear();
+        written
+    };
+    log_hit(
+        session,
+        &request.head,
+        hit,
+        status,
+        body.len(),
+        request.began,
+    );
+    session.outbox = out;
+    match written {
+        Ok(()) if persists => Next::KeepAlive,
+        Ok(()) => Next::Close,
+        Err(_) => Next::Abort,
+    }
+}
+
+fn take_outbox(session: &mut Session) -> Vec<u8> {
+    if session.outbox.capacity() == 0 {
+        buffers::take()
+    } else {
+        std::mem::take(&mut session.outbox)
+    }
+}
+
+/// The head of a hit, conditions evaluated; returns the status and what is left to send of the body.
+fn write_hit_head<'h>(
+    session: &Session,
+    request: &RequestHead,
+    hit: &'h Hit,
+    persists: bool,
+    out: &mut Vec<u8>,
+) -> (u16, &'h [u8]) {
+    let object: &Object = &hit.object;
+    let condition = match conditional::is_conditional(&request.headers) {
+        true => conditional::evaluate(&request.headers, &object.stored.validators()),
+        false => Condition::Proceed,
+    };
+    let status = match condition {
+        Condition::NotModified => {
+            write_not_modified(object, out);
+            304
+        }
+        Condition::Proceed => {
+            out.extend_from_slice(&object.head);
+            out.extend_from_slice(b"Content-Length: ");
+            write_decimal(object.body.len() as u64, out);
+            out.extend_from_slice(b"\r\n");
+            object.stored.status
+        }
+    };
+    // RFC 9111 section 5.1: Age is "the sender's estimate of the time since the response was generated or validated".
+    out.extend_from_slice(b"Age: ");
+    write_decimal(u64::from(hit.age), out);
+    out.extend_from_slice(b"\r\n");
+    loops::write_via(&session.context.pseudonym, out);
+    record::write_status(&hit.status, out);
+    write_connection(request.version, persists, out);
+    out.extend_from_slice(b"\r\n");
+    let sends_body = status != 304 && request.method != Method::Head;
+    (status, if sends_body { &object.body } else { &[] })
+}
+
+/// RFC 9110 section 15.4.5: a 304 carries the fields "that would have been sent in a 200 (OK) response to the
+/// same request: Content-Location, Date, ETag, and Vary; Cache-Control and Expires".
+fn write_not_modified(object: &Object, out: &mut Vec<u8>) {
+    const KEPT: [&str; 7] = [
+        "cache-control",
+        "content-location",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "vary",
+    ];
+    write_status_line(304, b"Not Modified", out);
+    for (name, value) in object.stored.headers.iter() {
+        if KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
+            write_field(name, value, out);
+        }
+    }
+}
+
+fn log_hit(
+    session: &Session,
+    head: &RequestHead,
+    hit: &Hit,
+    status: u16,
+    octets: usize,
+    began: Instant,
+) {
+    let outcome = Outcome {
+        status,
+        octets: octets as u64,
+        content_type: hit.object.stored.headers.get("content-type"),
+        cache: hit.outcome,
+        reason: hit.reason,
+        origin: None,
+        end: "",
+    };
+    finish::log(session, Some(head), began, &outcome);
+}
+
+// === from the origin server
+
+/// Delivers a response as it arrives, and the rest of its request meanwhile.
+pub async fn reply(
+    session: &mut Session,
+    fetch: &Fetch,
+    reply: &mut Reply,
+    recording: Recording,
+    body: &mut RequestBody,
+) -> Delivered {
+    let request = &fetch.request;
+    let framing = framing_for_client(request, reply.framing);
+    // What is still to come of the request would be taken for the next one.
+    let persists =
+        request.persists && session.may_go_on() && framing != Framing::UntilClose && body.is_read();
+    let mut delivered = Delivered {
+        status: reply.head.status,
+        octets: 0,
+        reason: recording.reason(),
+        end: End::Whole,
+        persists,
+    };
+    write_reply_head(session, request, reply, framing, &recording, persists);
+    if framing == Framing::UntilClose {
+        // The death of this process must not look like the end of the response.
+        session.stream.reset_on_death(true);
+    }
+    let context = session.context.clone();
+    let mut out = std::mem::take(&mut session.outbox);
+    let ends = fetch::ends(session, &reply.link, &context.config);
+    let client = ends.client;
+    let mut relay = Relay {
+        client,
+        link: &mut reply.link,
+        out: &mut out,
+        recording,
+        octets: &mut delivered.octets,
+        sent: false,
+        to: Pace::new(
+            context.config.client.write_timeout,
+            context.config.client.min_rate,
+        ),
+        from: Pace::new(
+            context.config.origin.body_timeout,
+            context.config.client.min_rate,
+        ),
+    };
+    let ended = body
+        .beside(ends, None, relay.run(reply.framing, framing))
+        .await;
+    let sent = relay.sent;
+    session.outbox = out;
+    delivered.end = match ended {
+        Ok(end) => end.unwrap_or(End::ClientGone),
+        Err(trouble) => {
+            log::debug!("connection {}: {trouble}", session.conn.id);
+            End::Request
+        }
+    };
+    match &delivered.end {
+        End::Whole if framing == Framing::UntilClose => session.stream.reset_on_death(false),
+        End::Origin(error) if !sent => {
+            session.stream.reset_on_death(false);
+            session.outbox.clear();
+            delivered.persists = persists;
+            delivered.octets = 0;
+            delivered.status = answer::instead(session, &request.head, error, persists);
+            delivered.end = End::Answered;
+        }
+        _ => {}
+    }
+    delivered
+}
+
+/// RFC 9112 section 6.3: a body of unknown length is chunked for HTTP/1.1 and ends with the connection for 1.0.
+fn framing_for_client(request: &Request, framing: Framing) -> Framing {
+    match (framing, request.head.version) {
+        (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
+        (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+        (known, _) => known,
+    }
+}
+
+fn write_reply_head(
+    session: &mut Session,
+    request: &Request,
+    reply: &mut Reply,
+    framing: Framing,
+    recording: &Recording,
+    persists: bool,
+) {
+    let head: &mut ResponseHead = &mut reply.head;
+    let mut out = take_outbox(session);
+    write_status_line(head.status, &head.reason, &mut out);
+    // RFC 9110 section 8.6: the answer to HEAD may say the length that GET would have; 1xx and 204 must not.
+    let length_of_get = framing == Framing::None && request.head.method == Method::Head;
+    let nominated = connection::nominated(&head.headers);
+    for (name, value) in head.headers.iter() {
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        let is_hop = connection::is_hop_by_hop(name)
+            || nominated
+                .iter()
+                .any(|n| n.eq_ignore_ascii_case(name.as_bytes()));
+        if !is_hop && (!is_length || length_of_get) {
+            write_field(name, value, &mut out);
+        }
+    }
+    // RFC 9110 section 6.6.1: "A recipient with a clock that receives a response message without a Date header field
+    // MUST record the time it was received and append a corresponding Date header field".
+    if !head.headers.contains("date") {
+        out.extend_from_slice(b"Date: ");
+        date::write(reply.answered_at, &mut out);
+        out.extend_from_slice(b"\r\n");
+    }
+    fetch::write_framing(framing, &mut out);
+    loops::write_via(&session.context.pseudonym, &mut out);
+    recording.write_status(&mut out);
+    write_connection(request.head.version, persists, &mut out);
+    out.extend_from_slice(b"\r\n");
+    session.outbox = out;
+}
+
+/// A response's body on its way from one connection to the other.
+struct Relay<'a> {
+    client: &'a Stream,
+    link: &'a mut Link,
+    /// The head, and what is small enough to leave with it.
+    out: &'a mut Vec<u8>,
+    recording: Recording,
+    octets: &'a mut u64,
+    /// Whether anything has left.
+    sent: bool,
+    to: Pace,
+    from: Pace,
+}
+
+impl Relay<'_> {
+    async fn run(&mut self, from: Framing, to: Framing) -> End {
+        match self.relay(Decoder::new(from), Encoder::new(to)).await {
+            Ok(()) => End::Whole,
+            Err(end) => end,
+        }
+    }
+
+    async fn relay(&mut self, mut decoder: Decoder, mut encoder: Encoder) -> Result<(), End> {
+        let mut size = buffers::ORDINARY;
+        loop {
+            while !decoder.is_done() && !self.link.inbox.is_empty() {
+                let step = decoder
+                    .decode(self.link.inbox.octets())
+                    .map_err(|error| End::Origin(error.into()))?;
+                self.recording.write(
+                    self.link
+                        .inbox
+                        .octets()
+                        .get(step.data.clone())
+                        .unwrap_or_default(),
+                );
+                if step.done {
+                    // Visible to everybody before the last octet leaves.
+                    self.recording.finish();
+                }
+                self.payload(step.data, &mut encoder).await?;
+                self.link.inbox.consume(step.consumed);
+                if step.consumed == 0 {
+                    break;
+                }
+            }
+            if decoder.is_done() {
+                self.recording.finish();
+                // An encoder that was promised another length than came is our own fault: the response is cut.
+                return encoder.end(self.out).map_err(|_| End::ClientGone);
+            }
+            self.flush().await?;
+            let read = self
+                .link
+                .inbox
+                .fill_paced(&self.link.stream, size, &mut self.from)
+                .await;
+            match read.map_err(|broken| End::Origin(broken.into()))? {
+                0 => decoder
+                    .end_of_input()
+                    .map_err(|error| End::Origin(error.into()))?,
+                // A full buffer tells of a large body: fewer, larger calls.
+                read if read == size => size = buffers::LARGE,
+                _ => {}
+            }
+        }
+    }
+
+    async fn payload(
+        &mut self,
+        data: std::ops::Range<usize>,
+        encoder: &mut Encoder,
+    ) -> Result<(), End> {
+        let payload = self.link.inbox.octets().get(data).unwrap_or_default();
+        *self.octets += payload.len() as u64;
+        let prefix = encoder.prefix(payload.len()).map_err(|_| End::ClientGone)?;
+        let suffix: &[u8] = if payload.is_empty() {
+            b""
+        } else {
+            encoder.suffix()
+        };
+        if self.out.len() + payload.len() <= COPIED {
+            self.out.extend_from_slice(prefix.as_ref());
+            self.out.extend_from_slice(payload);
+            self.out.extend_from_slice(suffix);
+            return Ok(());
+        }
+        self.sent = true;
+        let mut parts = [self.out.as_slice(), prefix.as_ref(), payload, suffix].map(IoSlice::new);
+        let written = self.client.write_paced(&mut parts, &mut self.to).await;
+        self.out.clear();
+        written.map_err(client_end)
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        self.sent = true;
+        let written = self
+            .client
+            .write_paced(&mut [IoSlice::new(self.out)], &mut self.to)
+            .await;
+        self.out.clear();
+        written.map_err(client_end)
+    }
+}
+
+fn client_end(broken: Broken) -> End {
+    match broken {
+        Broken::Io(_) => End::ClientGone,
+        Broken::Stalled => End::ClientStalled,
+    }
+}
+
+// === fields that every response of ours has
+
+/// RFC 9112 section 9.3: 1.1 persists unless told otherwise, 1.0 only if told so.
+pub fn write_connection(version: Version, persists: bool, out: &mut Vec<u8>) {
+    match (persists, version) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (true, Version::Http11) => {}
+    }
+}
+
+fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,298 @@
+//! Step 4: the response's head from an origin server.
+//!
+//! A connection of the pool may have died unseen; a request that met its close is sent once more, where that is
+//! safe. Interim responses are passed on from here.
+
+use std::fmt::Write as _;
+
+use super::Fetch;
+use super::request_body::{self, Ends, RequestBody};
+use crate::cache::{self, Times};
+use crate::config::{Config, Mode};
+use crate::http::connection;
+use crate::http::framing::{self, Framing};
+use crate::http::head::{Limits, Method, ResponseHead, Version};
+use crate::http::headers::Headers;
+use crate::http::target::Authority;
+use crate::routing::loops;
+use crate::shared::Counter;
+use crate::sys::clock;
+use crate::upstream::client::Link;
+use crate::upstream::{self, dial};
+use crate::worker::session::Session;
+
+/// Interim responses passed on for one request.
+const MOST_INTERIM: usize = 16;
+
+pub enum Fetched {
+    Reply(Box<Reply>),
+    /// 101: the connection is a tunnel from here on.
+    Switched(Box<Reply>),
+}
+
+/// The final response's head, and the connection that its body is on.
+pub struct Reply {
+    pub head: ResponseHead,
+    pub framing: Framing,
+    pub link: Link,
+    /// Unix seconds at which the request was sent and the head was there.
+    pub asked_at: i64,
+    pub answered_at: i64,
+    /// Whether the connection may carry another exchange.
+    pub persists: bool,
+}
+
+impl Reply {
+    pub fn times(&self) -> Times {
+        Times {
+            request: self.asked_at,
+            response: self.answered_at,
+        }
+    }
+}
+
+/// Why there is no reply.
+pub enum Trouble {
+    Upstream(upstream::Error),
+    Client(request_body::Trouble),
+}
+
+impl From<upstream::Error> for Trouble {
+    fn from(error: upstream::Error) -> Self {
+        Trouble::Upstream(error)
+    }
+}
+
+impl From<request_body::Trouble> for Trouble {
+    fn from(trouble: request_body::Trouble) -> Self {
+        Trouble::Client(trouble)
+    }
+}
+
+pub async fn fetch(
+    session: &mut Session,
+    fetch: &Fetch,
+    body: &mut RequestBody,
+) -> Result<Fetched, Trouble> {
+    let (authority, exempt) = fetch.to.authority(session, &fetch.uri);
+    let authority = authority.clone().with_default_port(80);
+    let name = authority.to_string();
+    body.begin(head_for_origin(session, fetch), &mut session.inbox)?;
+    let mut link = pooled(session, &name);
+    loop {
+        let mut used = match link.take() {
+            Some(link) => link,
+            None => dialled(session, &authority, exempt).await?,
+        };
+        let asked_at = clock::unix_seconds();
+        match converse(session, fetch, body, &mut used).await {
+            Ok(head) => return reply(fetch, head, used, asked_at).map_err(Trouble::Upstream),
+            // RFC 9112 section 9.3.1: "a proxy or gateway ... can automatically retry" an idempotent request, once, on
+            // another connection.
+            Err(Trouble::Upstream(error))
+                if met_its_close(&used, &error)
+                    && fetch.request.head.method.is_idempotent()
+                    && body.rewind() =>
+            {
+                session.context.count(Counter::OriginRetries, 1);
+            }
+            Err(trouble) => return Err(trouble),
+        }
+    }
+}
+
+/// Whether a kept connection ended before an octet of the response.
+fn met_its_close(link: &Link, error: &upstream::Error) -> bool {
+    link.reused
+        && link.is_untouched()
+        && matches!(error, upstream::Error::Closed | upstream::Error::Broken(_))
+}
+
+fn pooled(session: &Session, name: &str) -> Option<Link> {
+    let (stream, address) = session.context.pool.borrow_mut().take(name)?;
+    session.context.count(Counter::OriginReuses, 1);
+    Some(Link::new(stream, address, true))
+}
+
+async fn dialled(
+    session: &Session,
+    authority: &Authority,
+    exempt: bool,
+) -> Result<Link, upstream::Error> {
+    let context = &session.context;
+    let destinations = (!exempt).then_some(&context.destinations);
+    let limit = context.config.origin.connect_timeout;
+    let (stream, address) = dial::dial(&context.resolver, authority, destinations, limit).await?;
+    context.count(Counter::OriginConnects, 1);
+    Ok(Link::new(stream, address, false))
+}
+
+/// Sends the request, and passes interim responses on, until the final head is there.
+async fn converse(
+    session: &mut Session,
+    fetch: &Fetch,
+    body: &mut RequestBody,
+    link: &mut Link,
+) -> Result<ResponseHead, Trouble> {
+    let context = session.context.clone();
+    let limits = Limits {
+        max_target: usize::MAX,
+        ..context.limits
+    };
+    for _ in 0..MOST_INTERIM {
+        let head = {
+            let ends = ends(session, link, &context.config);
+            let limit = Some(context.config.origin.header_timeout);
+            body.beside(ends, limit, link.read_head(&limits))
+                .await?
+                .ok_or(upstream::Error::HeaderTimeout)??
+        };
+        match head.status {
+            101 | 200.. => return Ok(head),
+            // Passed on to a client that waits for it; one that does not has no use for it.
+            100 if !body.go_ahead() => {}
+            _ => pass_on_interim(session, fetch, head).await?,
+        }
+    }
+    Err(upstream::Error::TooManyInterim.into())
+}
+
+/// The request's two connections.
+pub fn ends<'a>(session: &'a mut Session, link: &Link, config: &'a Config) -> Ends<'a> {
+    Ends {
+        client: &session.stream,
+        inbox: &mut session.inbox,
+        origin: link.stream.clone(),
+        config,
+    }
+}
+
+/// RFC 9110 section 15.2: "A proxy MUST forward 1xx responses unless the proxy itself requested the generation
+/// of the 1xx response", and "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
+async fn pass_on_interim(
+    session: &mut Session,
+    fetch: &Fetch,
+    mut head: ResponseHead,
+) -> Result<(), Trouble> {
+    if fetch.request.head.version == Version::Http10 {
+        return Ok(());
+    }
+    connection::strip_response(&mut head.headers);
+    head.headers.remove("content-length");
+    head.write(&mut session.outbox);
+    session
+        .flush()
+        .await
+        .map_err(|_| Trouble::Client(request_body::Trouble::Broken))
+}
+
+fn reply(
+    fetch: &Fetch,
+    head: ResponseHead,
+    link: Link,
+    asked_at: i64,
+) -> Result<Fetched, upstream::Error> {
+    let request = &fetch.request.head;
+    if head.status == 101 {
+        // RFC 9110 section 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client".
+        if connection::upgrade(request).is_none() || !head.headers.contains("upgrade") {
+            return Err(upstream::Error::UnaskedSwitch);
+        }
+        let framing = Framing::None;
+        return Ok(Fetched::Switched(Box::new(Reply {
+            head,
+            framing,
+            link,
+            asked_at,
+            answered_at: asked_at,
+            persists: false,
+        })));
+    }
+    let framing = framing::of_response(&request.method, &head)?;
+    let persists =
+        connection::persists(head.version, &head.headers) && framing != Framing::UntilClose;
+    Ok(Fetched::Reply(Box::new(Reply {
+        head,
+        framing,
+        link,
+        asked_at,
+        answered_at: clock::unix_seconds(),
+        persists,
+    })))
+}
+
+/// The request as the origin server gets it: re-serialised, without what was meant for us.
+fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
+    let request = &fetch.request.head;
+    let upgrade = connection::upgrade(request).map(<[u8]>::to_vec);
+    let mut fields = request.headers.clone();
+    connection::strip_request(&mut fields);
+    // RFC 9112 section 3.2: "a client MUST send a Host header field", first by custom.
+    for ours in ["host", "content-length", "via"] {
+        fields.remove(ours);
+    }
+    if let Some(stale) = &fetch.plan.stale {
+        cache::stored::set_conditions(&stale.stored, &mut fields);
+    }
+    if matches!(request.method, Method::Trace | Method::Options) {
+        loops::forward_once(&mut fields);
+    }
+    request
+        .headers
+        .get_all("via")
+        .for_each(|via| fields.push("Via", via));
+    loops::add_via(&mut fields, request.version, &session.context.pseudonym);
+    if session.mode == Mode::Reverse {
+        forwarded_fields(session, request.headers.get("host"), &mut fields);
+    }
+    if let Some(protocol) = upgrade {
+        fields.push("Connection", b"upgrade");
+        fields.push("Upgrade", &protocol);
+    }
+    if fetch.request.expects_continue && !fields.contains("expect") {
+        fields.push("Expect", b"100-continue");
+    }
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(request.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(&fetch.uri.path_and_query);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    fetch.to.host(session, &fetch.uri).write(80, &mut out);
+    out.extend_from_slice(b"\r\n");
+    fields.write(&mut out);
+    write_framing(fetch.request.framing, &mut out);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The framing fields of a message that we send.
+pub fn write_framing(framing: Framing, out: &mut Vec<u8>) {
+    match framing {
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            crate::http::syntax::write_decimal(length, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::None | Framing::UntilClose => {}
+    }
+}
+
+fn forwarded_fields(session: &Session, host: Option<&[u8]>, fields: &mut Headers) {
+    let mut chain = fields
+        .list("x-forwarded-for")
+        .map(|hop| String::from_utf8_lossy(hop).into_owned())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let separator = if chain.is_empty() { "" } else { ", " };
+    let _ = write!(
+        chain,
+        "{separator}{}",
+        session.conn.peer_addr().ip().to_canonical()
+    );
+    fields.set("X-Forwarded-For", chain.as_bytes());
+    fields.set("X-Forwarded-Proto", b"http");
+    if let Some(host) = host {
+        fields.set("X-Forwarded-Host", host);
+    }
+}

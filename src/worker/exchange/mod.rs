@@ -1,0 +1,171 @@
+//! The life of one request, as a table of steps.
+//!
+//! | step | what it does | what it hands on |
+//! |---|---|---|
+//! | admit | who asks, how the body is framed, what is expected | `Admitted` or an answer |
+//! | route | where to: an origin server, a tunnel, this proxy itself; loops | `Routed` or an answer |
+//! | lookup | what the store has, and whether it may be reused | `Looked` or an answer |
+//! | fetch | an origin server's response head, retried where that is safe | `Fetched` or trouble |
+//! | record | what is kept, refreshed, invalidated | `Recorded` |
+//! | deliver | octets to the client | `Delivered` |
+//! | finish | counters, access log, the origin's connection | `Next` |
+//!
+//! Each step consumes what the one before returned; none calls another. The first three are plain functions:
+//! a hit in memory is written without a task, a timer or a registration. `Later` is what has to wait.
+
+mod admit;
+mod answer;
+mod deliver;
+mod fetch;
+mod finish;
+mod lookup;
+mod record;
+mod request_body;
+mod route;
+mod tunnel;
+
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use super::session::Session;
+use crate::cache::CacheStatus;
+use crate::http::framing::Framing;
+use crate::http::head::RequestHead;
+use crate::http::target::TargetUri;
+use crate::store::Object;
+pub use answer::refuse_unread;
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It may carry another request.
+    KeepAlive,
+    /// It ends, in order.
+    Close,
+    /// It ends visibly: a response was cut short.
+    Abort,
+    /// It was a tunnel, and is over.
+    Tunnelled,
+}
+
+/// What a request came to without waiting.
+pub enum Begun {
+    /// The whole answer is in the outbox.
+    Written(Next),
+    Later(Box<Later>),
+}
+
+/// A request that has to wait, as far as it has come.
+pub enum Later {
+    Serve(Request, Hit),
+    Fetch(Fetch),
+    Tunnel(Request, TargetUri),
+}
+
+/// A request that was admitted, out of the session's hands.
+pub struct Request {
+    pub head: RequestHead,
+    pub framing: Framing,
+    pub expects_continue: bool,
+    /// Whether the connection may go on after it.
+    pub persists: bool,
+    pub began: Instant,
+}
+
+/// A stored response that may be reused now.
+pub struct Hit {
+    pub object: Rc<Object>,
+    /// Seconds.
+    pub age: u32,
+    pub status: CacheStatus,
+    /// `hit` or `revalidated`, and why, for the log.
+    pub outcome: &'static str,
+    pub reason: &'static str,
+}
+
+/// A request on its way to an origin server.
+pub struct Fetch {
+    pub request: Request,
+    pub uri: TargetUri,
+    pub to: route::Origin,
+    pub plan: lookup::Plan,
+}
+
+/// The part that never waits.
+pub fn begin(session: &mut Session) -> Begun {
+    let began = Instant::now();
+    let admitted = match admit::admit(session) {
+        Ok(admitted) => admitted,
+        Err(answer) => return Begun::Written(answer::refuse(session, &answer, began)),
+    };
+    let routed = match route::route(session) {
+        Ok(routed) => routed,
+        Err(answer) => return Begun::Written(answer::refuse(session, &answer, began)),
+    };
+    let (uri, to) = match routed {
+        route::Routed::Origin(uri, to) => (uri, to),
+        route::Routed::Here => {
+            return Begun::Written(answer::as_final_recipient(session, &admitted, began));
+        }
+        route::Routed::Tunnel(uri) => {
+            let request = admitted.into_request(session.take_head(), began);
+            return Begun::Later(Box::new(Later::Tunnel(request, uri)));
+        }
+    };
+    match lookup::lookup(session, &admitted, &uri) {
+        lookup::Looked::Answer(answer) => Begun::Written(answer::refuse(session, &answer, began)),
+        lookup::Looked::Hit(hit) if deliver::fits_outbox(&hit) => {
+            Begun::Written(deliver::hit_now(session, &admitted, &hit, began))
+        }
+        lookup::Looked::Hit(hit) => {
+            let request = admitted.into_request(session.take_head(), began);
+            Begun::Later(Box::new(Later::Serve(request, hit)))
+        }
+        lookup::Looked::Ask(plan) => {
+            let request = admitted.into_request(session.take_head(), began);
+            Begun::Later(Box::new(Later::Fetch(Fetch {
+                request,
+                uri,
+                to,
+                plan,
+            })))
+        }
+    }
+}
+
+/// The part that waits. Answers to earlier requests leave first.
+pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
+    if session.flush().await.is_err() {
+        return Next::Close;
+    }
+    match *later {
+        Later::Serve(request, hit) => deliver::hit(session, &request, &hit).await,
+        Later::Tunnel(request, uri) => tunnel::connect(session, &request, &uri).await,
+        Later::Fetch(fetch) => ask_origin(session, fetch).await,
+    }
+}
+
+async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
+    let mut body = request_body::RequestBody::of(&fetch.request);
+    let reply = match fetch::fetch(session, &fetch, &mut body).await {
+        Ok(fetch::Fetched::Reply(reply)) => reply,
+        Ok(fetch::Fetched::Switched(reply)) => {
+            return tunnel::switched(session, &fetch, reply).await;
+        }
+        Err(trouble) => return answer::trouble(session, &fetch, &body, trouble),
+    };
+    match record::record(&session.context, &fetch, reply) {
+        record::Recorded::Refreshed(hit, reply) => {
+            finish::keep_origin(session, &fetch, reply, &body);
+            deliver::hit(session, &fetch.request, &hit).await
+        }
+        record::Recorded::AskAgain(plan) => {
+            Box::pin(ask_origin(session, Fetch { plan, ..fetch })).await
+        }
+        record::Recorded::Reply(mut reply, recording) => {
+            let delivered = deliver::reply(session, &fetch, &mut reply, recording, &mut body).await;
+            finish::finish(session, &fetch, reply, &delivered, &body)
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Requests that turn their connection into a tunnel: CONNECT, and Upgrade once the origin server agreed.
+
+use super::answer;
+use super::fetch::{Reply, Trouble};
+use super::finish::{self, Outcome};
+use super::{Fetch, Next, Request};
+use crate::http::connection;
+use crate::http::target::TargetUri;
+use crate::log::OriginUse;
+use crate::routing::loops;
+use crate::shared::Counter;
+use crate::upstream::dial;
+use crate::upstream::tunnel::{self, Why};
+use crate::wire::Stream;
+use crate::worker::session::Session;
+
+/// CONNECT (RFC 9110 section 9.3.6): 200 only when connected, then octets both ways.
+pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) -> Next {
+    let context = session.context.clone();
+    let limit = context.config.origin.connect_timeout;
+    let dialled = dial::dial(
+        &context.resolver,
+        &uri.authority,
+        Some(&context.destinations),
+        limit,
+    )
+    .await;
+    let (origin, address) = match dialled {
+        Ok(dialled) => dialled,
+        // What follows a refused CONNECT was meant for somebody else: nothing of it is run.
+        Err(error) => return answer::trouble_of(session, request, Trouble::Upstream(error), true),
+    };
+    session
+        .outbox
+        .extend_from_slice(b"HTTP/1.1 200 Connection established\r\n");
+    write_via(session);
+    session.outbox.extend_from_slice(b"\r\n");
+    let ended = between(session, &origin).await;
+    let end = match ended.why {
+        Why::Closed => "",
+        Why::Idle => "idle",
+        Why::Reset => "reset",
+    };
+    let outcome = Outcome {
+        status: 200,
+        octets: ended.to_client,
+        content_type: None,
+        cache: "tunnel",
+        reason: "",
+        origin: Some((address, OriginUse::New)),
+        end,
+    };
+    finish::log(session, Some(&request.head), request.began, &outcome);
+    Next::Tunnelled
+}
+
+/// The origin server's 101 (RFC 9110 section 7.8) goes to the client, and what follows it both ways.
+pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply>) -> Next {
+    let protocol = reply
+        .head
+        .headers
+        .get("upgrade")
+        .map(<[u8]>::to_vec)
+        .unwrap_or_default();
+    connection::strip_response(&mut reply.head.headers);
+    reply.head.headers.remove("content-length");
+    reply.head.headers.push("Connection", b"upgrade");
+    reply.head.headers.push("Upgrade", &protocol);
+    reply.head.write(&mut session.outbox);
+    session.outbox.extend_from_slice(&reply.link.inbox.take());
+    let ended = between(session, &reply.link.stream).await;
+    let outcome = Outcome {
+        status: 101,
+        octets: ended.to_client,
+        content_type: None,
+        cache: "tunnel",
+        reason: "upgrade",
+        origin: Some((
+            reply.link.address,
+            if reply.link.reused {
+                OriginUse::Reused
+            } else {
+                OriginUse::New
+            },
+        )),
+        end: if ended.why == Why::Idle { "idle" } else { "" },
+    };
+    finish::log(
+        session,
+        Some(&fetch.request.head),
+        fetch.request.began,
+        &outcome,
+    );
+    Next::Tunnelled
+}
+
+/// Octets that have been read already go first.
+async fn between(session: &mut Session, origin: &Stream) -> tunnel::Ended {
+    session.context.count(Counter::Tunnels, 1);
+    let early = session.inbox.take();
+    let started = session.flush().await.is_ok() && origin.write_all(&early).await.is_ok();
+    if !started {
+        return tunnel::Ended {
+            to_origin: 0,
+            to_client: 0,
+            why: Why::Reset,
+        };
+    }
+    let idle = session.context.config.client.tunnel_timeout;
+    tunnel::run(&session.stream, origin, idle).await
+}
+
+fn write_via(session: &mut Session) {
+    loops::write_via(&session.context.pseudonym, &mut session.outbox);
+}

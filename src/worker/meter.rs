@@ -1,0 +1,62 @@
+//! How busy the event loop is: the share of the last interval in which it did not wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+pub struct Meter {
+    shared: Arc<Shared>,
+    last: std::cell::Cell<(u64, u64)>,
+}
+
+struct Shared {
+    began: Instant,
+    /// Nanoseconds waited so far, and when the present wait began (0: not waiting).
+    waited: AtomicU64,
+    parked_at: AtomicU64,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
+}
+
+impl Meter {
+    pub fn new() -> Meter {
+        let began = Instant::now();
+        let shared = Shared {
+            began,
+            waited: AtomicU64::new(0),
+            parked_at: AtomicU64::new(0),
+        };
+        Meter {
+            shared: Arc::new(shared),
+            last: Default::default(),
+        }
+    }
+
+    /// What the runtime calls before and after it waits.
+    pub fn hooks(&self) -> (impl Fn() + use<>, impl Fn() + use<>) {
+        let (before, after) = (self.shared.clone(), self.shared.clone());
+        let parked = move || before.parked_at.store(before.now(), Relaxed);
+        let unparked = move || {
+            let since = after.parked_at.swap(0, Relaxed);
+            if since > 0 {
+                after
+                    .waited
+                    .fetch_add(after.now().saturating_sub(since), Relaxed);
+            }
+        };
+        (parked, unparked)
+    }
+
+    /// Thousandths of the time since the last call in which the loop worked.
+    pub fn busy_permille(&self) -> u32 {
+        let (now, waited) = (self.shared.now(), self.shared.waited.load(Relaxed));
+        let (then, waited_then) = self.last.replace((now, waited));
+        let elapsed = now.saturating_sub(then).max(1);
+        let idle = waited.saturating_sub(waited_then).min(elapsed);
+        ((elapsed - idle) * 1000 / elapsed) as u32
+    }
+}
