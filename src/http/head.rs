@@ -138,6 +138,8 @@ pub struct Scan {
     line: usize,
     /// Where the field lines begin; 0: the start line has not ended.
     fields: usize,
+    /// The whole request line has been looked at.
+    line_checked: bool,
     /// Looked at up to here.
     at: usize,
 }
@@ -193,10 +195,21 @@ impl Scan {
         Ok(())
     }
 
-    /// Whether the unfinished request line can be refused already.
-    fn check_unfinished_line(&self, input: &[u8], limits: &Limits) -> Result<(), HeadError> {
-        let line = input.get(self.start..).unwrap_or_default();
-        if self.fields > 0 || line.len() <= MAX_METHOD {
+    /// Whether the request line can be refused already, though the head has not ended.
+    fn check_line(&mut self, input: &[u8], limits: &Limits) -> Result<(), HeadError> {
+        if self.line_checked {
+            return Ok(());
+        }
+        self.line_checked = self.fields > 0;
+        let end = if self.fields > 0 {
+            self.fields - 2
+        } else {
+            input.len()
+        };
+        let line = input.get(self.start..end).unwrap_or_default();
+        // What may be half of the line's end is not of the line.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() <= MAX_METHOD {
             return Ok(());
         }
         match memchr::memchr(b' ', &line[..=MAX_METHOD]) {
@@ -244,12 +257,12 @@ impl RequestHead {
         let end = match scan.find_end(input, limits, MAX_EMPTY_LINES) {
             Ok(Some(end)) => end,
             Ok(None) => {
-                scan.check_unfinished_line(input, limits)?;
+                scan.check_line(input, limits)?;
                 return Ok(None);
             }
             // A too long target is the better reason where both hold.
             Err(HeadError::TooLarge) => {
-                scan.check_unfinished_line(input, limits)?;
+                scan.check_line(input, limits)?;
                 return Err(HeadError::TooLarge);
             }
             Err(error) => return Err(error),

@@ -180,6 +180,10 @@ fn limits_hold_before_the_end() {
         Err(HeadError::MethodTooLong)
     );
     assert_eq!(head.parse(&[b'A'; 64], &limits), Ok(None));
+    let ended = [[b'A'; 65].as_slice(), b" / HTTP/1.1\r\nA"].concat();
+    assert_eq!(head.parse(&ended, &limits), Err(HeadError::MethodTooLong));
+    let ended = [b"GET /".as_slice(), &[b'a'; 70], b" HTTP/1.1\r\nA"].concat();
+    assert_eq!(head.parse(&ended, &limits), Err(HeadError::TargetTooLong));
     let endless = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 90]].concat();
     assert_eq!(head.parse(&endless, &limits), Err(HeadError::TooLarge));
     let ended = [&endless[..], b"\r\n\r\n"].concat();
