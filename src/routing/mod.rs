@@ -1,1 +1,3 @@
-//! (being built)
+//! Where a request may go: loops today, rules and failover as they come. Pure.
+
+pub mod loops;

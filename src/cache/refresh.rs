@@ -1,0 +1,247 @@
+//! What a 304 makes of a stored response (RFC 9111 sections 3.2 and 4.3.4).
+//!
+//! It makes a new value and leaves the old one alone; putting it in place is the store's part. The exchange
+//! calls it when a revalidation of ours comes back.
+
+use thiserror::Error;
+
+use super::Policy;
+use super::storable::{NotStored, Storing, storable_fields};
+use super::stored::{Stored, Times, clean};
+use crate::http::etag::EntityTag;
+use crate::http::{Headers, RequestHead, ResponseHead, connection};
+
+/// A stored response brought up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    pub stored: Stored,
+    /// An error: serve it this once, then invalidate the key.
+    pub keep: Result<(), NotStored>,
+}
+
+/// The 304 speaks of another response than the one we hold: ask again without conditions.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the 304 response names another validator than the stored response has")]
+pub struct NotRefreshed;
+
+pub fn refresh(
+    request: &RequestHead,
+    stored: &Stored,
+    response: &ResponseHead,
+    times: Times,
+    policy: &Policy,
+) -> Result<Refreshed, NotRefreshed> {
+    if !speaks_of(stored, response) {
+        return Err(NotRefreshed);
+    }
+    let mut update = response.headers.clone();
+    clean(&mut update, policy);
+    let mut headers = stored.headers.clone();
+    // 3.2: "Caches are required to update a stored response's header fields from another (typically newer) response in
+    // several situations [...]. The cache MUST add each header field in the provided response to the stored response,
+    // replacing field values that are already present, with the following exceptions"
+    headers.retain(|name, _| is_bound_to_content(name) || !update.contains(name));
+    for (name, value) in update.iter().filter(|(name, _)| !is_bound_to_content(name)) {
+        headers.push(name, value);
+    }
+    // Without a Date of its own the 304 was made when it came: an old Expires must not count from an old Date.
+    if !update.contains("date") {
+        headers.remove("date");
+    }
+    let keep = may_stay(request, stored.status, &headers, response, times, policy);
+    let storing = Storing::of(stored.status, &headers, times.response, policy);
+    let body_len = stored.body_len;
+    let mut stored = Stored::from_parts(
+        request,
+        stored.status,
+        stored.reason.clone(),
+        headers,
+        times,
+        storing,
+        response,
+    );
+    stored.body_len = body_len;
+    Ok(Refreshed { stored, keep })
+}
+
+/// Whether what it has become may still be stored. Set-Cookie in the 304 counts as it would in a full response,
+/// though it has been stripped already.
+fn may_stay(
+    request: &RequestHead,
+    status: u16,
+    merged: &Headers,
+    response: &ResponseHead,
+    times: Times,
+    policy: &Policy,
+) -> Result<(), NotStored> {
+    let ask = |headers: &Headers| {
+        storable_fields(request, status, headers, times.response, policy).map(|_| ())
+    };
+    if response.headers.contains("set-cookie") && !merged.contains("set-cookie") {
+        let mut with_cookie = merged.clone();
+        with_cookie.push("Set-Cookie", b"");
+        return ask(&with_cookie);
+    }
+    ask(merged)
+}
+
+// 4.3.4: "If the new response contains one or more strong validators [...] If none of the stored responses contains at
+// least one of the same strong validators, then the cache MUST NOT use the new response to update any stored
+// responses."
+fn speaks_of(stored: &Stored, response: &ResponseHead) -> bool {
+    let parse = |value| EntityTag::parse(value);
+    match (
+        response.headers.get("etag").and_then(parse),
+        stored.etag().and_then(parse),
+    ) {
+        (Some(new), Some(old)) => new.weak_eq(old),
+        (Some(new), None) => new.weak,
+        (None, _) => match (
+            response.headers.get("last-modified"),
+            stored.headers.get("last-modified"),
+        ) {
+            (Some(new), Some(old)) => new == old,
+            _ => true,
+        },
+    }
+}
+
+/// 3.2: "Content-Length", and fields "that the cache's stored form depends on", such as those that say how the
+/// stored octets are to be read; hop-by-hop fields were never stored.
+fn is_bound_to_content(name: &str) -> bool {
+    [
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+    ]
+    .iter()
+    .any(|other| name.eq_ignore_ascii_case(other))
+        || connection::is_hop_by_hop(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::stored::tests::{NOW, stored};
+
+    const OLD: [(&str, &str); 6] = [
+        ("Cache-Control", "max-age=60"),
+        ("ETag", "\"a\""),
+        ("Content-Type", "text/plain"),
+        ("X-A", "1"),
+        ("X-A", "2"),
+        ("X-B", "1"),
+    ];
+
+    fn ask(old: &[(&str, &str)], new: &[(&str, &str)]) -> Result<Refreshed, NotRefreshed> {
+        let mut stored = stored(&[], old, &Policy::default());
+        stored.body_len = 7;
+        let response = ResponseHead {
+            status: 304,
+            headers: new.iter().copied().collect(),
+            ..ResponseHead::new()
+        };
+        let times = Times {
+            request: NOW + 98,
+            response: NOW + 100,
+        };
+        refresh(
+            &RequestHead::new(),
+            &stored,
+            &response,
+            times,
+            &Policy::default(),
+        )
+    }
+
+    #[test]
+    fn fields_are_replaced_and_time_begins_again() {
+        let new = [
+            ("Cache-Control", "max-age=90"),
+            ("X-A", "3"),
+            ("X-C", "4"),
+            ("Content-Type", "text/html"),
+            ("Content-Length", "0"),
+            ("Content-Language", "de"),
+            ("Connection", "X-Hop"),
+            ("X-Hop", "1"),
+            ("Age", "4"),
+        ];
+        let refreshed = ask(&OLD, &new).unwrap();
+        assert_eq!(refreshed.keep, Ok(()));
+        let stored = refreshed.stored;
+        let fields: Vec<_> = stored
+            .headers
+            .iter()
+            .map(|(n, v)| format!("{n}: {}", String::from_utf8_lossy(v)))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "ETag: \"a\"",
+                "Content-Type: text/plain",
+                "X-B: 1",
+                "Cache-Control: max-age=90",
+                "X-A: 3",
+                "X-C: 4",
+                "Content-Language: de",
+                "Date: Sun, 06 Nov 1994 08:51:17 GMT",
+            ]
+        );
+        assert_eq!(
+            (stored.status, stored.body_len, stored.lifetime.seconds),
+            (200, 7, 90)
+        );
+        assert_eq!(stored.age(NOW + 100), 6);
+    }
+
+    #[test]
+    fn a_304_without_fields_refreshes_too() {
+        let stored = ask(&OLD, &[]).unwrap().stored;
+        assert_eq!((stored.remaining(NOW + 100), stored.date), (58, NOW + 100));
+    }
+
+    #[test]
+    fn an_old_expires_stays_old_and_a_cookie_counts() {
+        let expires = ("Expires", "Sun, 06 Nov 1994 08:50:37 GMT");
+        let refreshed = ask(&[expires, ("ETag", "\"a\"")], &[]).unwrap();
+        assert_eq!(
+            (refreshed.stored.lifetime.seconds, refreshed.keep),
+            (0, Ok(()))
+        );
+        let refreshed = ask(&OLD, &[("Set-Cookie", "a=b")]).unwrap();
+        assert_eq!(
+            (
+                refreshed.stored.headers.contains("set-cookie"),
+                refreshed.keep
+            ),
+            (false, Ok(()))
+        );
+    }
+
+    #[test]
+    fn a_304_for_another_response() {
+        assert_eq!(ask(&OLD, &[("ETag", "\"b\"")]), Err(NotRefreshed));
+        assert!(ask(&OLD, &[("ETag", "W/\"a\"")]).is_ok());
+        let modified = ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let old = [("Cache-Control", "max-age=60"), modified];
+        assert_eq!(ask(&old, &[("ETag", "\"b\"")]), Err(NotRefreshed));
+        assert!(ask(&old, &[modified]).is_ok());
+        assert_eq!(
+            ask(&old, &[("Last-Modified", "Sun, 06 Nov 1994 08:49:38 GMT")]),
+            Err(NotRefreshed)
+        );
+    }
+
+    #[test]
+    fn a_304_may_end_the_storing() {
+        for (new, reason) in [
+            (("Cache-Control", "no-store"), NotStored::NoStore),
+            (("Cache-Control", "private"), NotStored::Private),
+            (("Vary", "*"), NotStored::VaryAny),
+        ] {
+            assert_eq!(ask(&OLD, &[new]).unwrap().keep, Err(reason));
+        }
+    }
+}

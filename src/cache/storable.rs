@@ -1,0 +1,311 @@
+//! May this response be stored (RFC 9111 section 3)? Each clause under its sentence, each refusal a value.
+//!
+//! It looks at heads only: that a body came whole is for whoever receives it to know. The exchange calls it
+//! before it begins to write; `refresh` calls it on what a 304 makes of a stored response.
+
+use super::control::CacheControl;
+use super::freshness::{Lifetime, is_heuristic, lifetime};
+use super::{Policy, SetCookie, vary};
+use crate::http::{Headers, Method, RequestHead, ResponseHead};
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NotStored {
+    Authorization,
+    /// Set-Cookie without explicit freshness, or by the operator's setting.
+    Cookie,
+    Method,
+    NoStore,
+    /// Nothing says how long it is fresh, and nothing is there to revalidate it by.
+    NothingToGain,
+    Partial,
+    Private,
+    /// The request has content, which nobody says is part of the question.
+    RequestContent,
+    RequestNoStore,
+    Status,
+    VaryAny,
+}
+
+impl NotStored {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NotStored::Authorization => "authorization",
+            NotStored::Cookie => "set-cookie",
+            NotStored::Method => "method",
+            NotStored::NoStore => "no-store",
+            NotStored::NothingToGain => "no-freshness",
+            NotStored::Partial => "partial",
+            NotStored::Private => "private",
+            NotStored::RequestContent => "request-content",
+            NotStored::RequestNoStore => "request-no-store",
+            NotStored::Status => "status",
+            NotStored::VaryAny => "vary-any",
+        }
+    }
+}
+
+/// What storing needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storing {
+    pub lifetime: Lifetime,
+    pub control: CacheControl,
+}
+
+impl Storing {
+    pub(super) fn of(
+        status: u16,
+        headers: &Headers,
+        response_time: i64,
+        policy: &Policy,
+    ) -> Storing {
+        let control = CacheControl::of(headers);
+        Storing {
+            lifetime: lifetime(status, headers, &control, response_time, policy),
+            control,
+        }
+    }
+}
+
+/// `response_time` decides only how far away Expires is where there is no Date.
+pub fn storable(
+    request: &RequestHead,
+    response: &ResponseHead,
+    response_time: i64,
+    policy: &Policy,
+) -> Result<Storing, NotStored> {
+    storable_fields(
+        request,
+        response.status,
+        &response.headers,
+        response_time,
+        policy,
+    )
+}
+
+// "A cache MUST NOT store a response to a request unless:"
+pub(super) fn storable_fields(
+    request: &RequestHead,
+    status: u16,
+    headers: &Headers,
+    response_time: i64,
+    policy: &Policy,
+) -> Result<Storing, NotStored> {
+    let storing = Storing::of(status, headers, response_time, policy);
+    let Storing { control, lifetime } = storing;
+    // "the request method is understood by the cache;" A HEAD response has no content to store.
+    if request.method != Method::Get {
+        return Err(NotStored::Method);
+    }
+    if has_content(&request.headers) {
+        return Err(NotStored::RequestContent);
+    }
+    // "the response status code is final (see Section 15 of [HTTP]);"
+    if !(200..600).contains(&status) {
+        return Err(NotStored::Status);
+    }
+    // "if the response status code is 206 or 304, or the must-understand cache directive (see Section 5.2.2.3) is present:
+    // the cache understands the response status code;"
+    if status == 206 {
+        return Err(NotStored::Partial);
+    }
+    if status == 304 || control.must_understand && !is_heuristic(status) {
+        return Err(NotStored::Status);
+    }
+    // "the no-store cache directive is not present in the response;" 5.2.2.3: "When a cache that implements the
+    // must-understand directive receives a response that includes it, the cache SHOULD ignore the no-store directive if
+    // it understands and implements the status code's caching requirements."
+    if control.no_store && !control.must_understand {
+        return Err(NotStored::NoStore);
+    }
+    // 5.2.1.5: the request's no-store "indicates that a cache MUST NOT store any part of either this request or any
+    // response to it"
+    if CacheControl::of(&request.headers).no_store {
+        return Err(NotStored::RequestNoStore);
+    }
+    // "if the cache is shared: the private response directive is either not present or allows a shared cache to store a
+    // modified response;"
+    if control.private {
+        return Err(NotStored::Private);
+    }
+    // "if the cache is shared: the Authorization header field is not present in the request or a response directive is
+    // present that explicitly allows shared caching;" 3.5: must-revalidate, public and s-maxage do.
+    if request.headers.contains("authorization")
+        && !(control.must_revalidate || control.public || control.s_maxage.is_some())
+    {
+        return Err(NotStored::Authorization);
+    }
+    // 4.1: a response with `Vary: *` would never be selected.
+    if vary::is_any(headers) {
+        return Err(NotStored::VaryAny);
+    }
+    if headers.contains("set-cookie")
+        && (policy.set_cookie == SetCookie::Refuse || !lifetime.source.is_explicit())
+    {
+        return Err(NotStored::Cookie);
+    }
+    // "the response contains at least one of the following: a public response directive; [...] an Expires header field; a
+    // max-age response directive; [...] s-maxage; [...] or a status code that is defined as heuristically cacheable". Of
+    // those, what could never be served unasked is worth keeping only with a validator.
+    let fresh = lifetime.seconds > 0 && !control.no_cache;
+    let permitted = lifetime.source.is_explicit() || control.public || is_heuristic(status);
+    let has_validator = headers.contains("etag") || headers.contains("last-modified");
+    let asked_for = lifetime.source.is_explicit() || control.no_cache;
+    if !(permitted && (fresh || has_validator && asked_for)) {
+        return Err(NotStored::NothingToGain);
+    }
+    Ok(storing)
+}
+
+/// Whether a request has content. `Content-Length: 0` says that it has none.
+pub fn has_content(request: &Headers) -> bool {
+    request.contains("transfer-encoding")
+        || request.get_all("content-length").any(|value| value != b"0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 784_111_777;
+
+    fn ask(
+        request: &[(&str, &str)],
+        status: u16,
+        response: &[(&str, &str)],
+        policy: &Policy,
+    ) -> Result<Storing, NotStored> {
+        let request = RequestHead {
+            headers: request.iter().copied().collect(),
+            ..RequestHead::new()
+        };
+        let response = ResponseHead {
+            status,
+            headers: response.iter().copied().collect(),
+            ..ResponseHead::new()
+        };
+        storable(&request, &response, NOW, policy)
+    }
+
+    #[test]
+    fn each_clause() {
+        use NotStored::*;
+        let fresh = ("Cache-Control", "max-age=60");
+        let etag = ("ETag", "\"a\"");
+        let cookie = ("Set-Cookie", "a=b");
+        let auth = ("Authorization", "Basic x");
+        let cc = |value| ("Cache-Control", value);
+        type Fields = &'static [(&'static str, &'static str)];
+        type Row<'a> = (
+            &'a [(&'a str, &'a str)],
+            u16,
+            &'a [(&'a str, &'a str)],
+            Result<(), NotStored>,
+        );
+        let no: Fields = &[];
+        let table: &[Row<'_>] = &[
+            (no, 200, &[fresh], Ok(())),
+            (no, 200, no, Err(NothingToGain)),
+            (no, 200, &[etag], Err(NothingToGain)),
+            (no, 200, &[cc("max-age=0")], Err(NothingToGain)),
+            (no, 200, &[cc("max-age=0"), etag], Ok(())),
+            (no, 200, &[cc("no-cache"), etag], Ok(())),
+            (no, 200, &[cc("no-cache, max-age=60")], Err(NothingToGain)),
+            (no, 200, &[("Expires", "0"), ("Last-Modified", "x")], Ok(())),
+            (no, 404, &[fresh], Ok(())),
+            (no, 302, &[fresh], Ok(())),
+            (no, 599, &[fresh], Ok(())),
+            (no, 600, &[fresh], Err(Status)),
+            (no, 304, &[fresh], Err(Status)),
+            (no, 103, &[fresh], Err(Status)),
+            (no, 206, &[fresh], Err(Partial)),
+            (no, 200, &[fresh, ("Content-Range", "bytes 0-1/2")], Ok(())),
+            (no, 200, &[cc("no-store, max-age=60")], Err(NoStore)),
+            (no, 200, &[cc("max-age=60"), cc("No-Store")], Err(NoStore)),
+            (
+                no,
+                200,
+                &[cc("no-store, must-understand, max-age=60")],
+                Ok(()),
+            ),
+            (no, 299, &[cc("must-understand, max-age=60")], Err(Status)),
+            (no, 200, &[cc("private, max-age=60")], Err(Private)),
+            (no, 200, &[cc("private=\"x\", max-age=60")], Ok(())),
+            (&[auth], 200, &[fresh], Err(Authorization)),
+            (&[auth], 200, &[cc("public, max-age=60")], Ok(())),
+            (&[auth], 200, &[cc("must-revalidate, max-age=60")], Ok(())),
+            (&[auth], 200, &[cc("s-maxage=60")], Ok(())),
+            (no, 200, &[fresh, ("Vary", "a, *")], Err(VaryAny)),
+            (no, 200, &[fresh, cookie], Ok(())),
+            (&[("Cookie", "a=b")], 200, &[fresh], Ok(())),
+            (&[cc("no-store")], 200, &[fresh], Err(RequestNoStore)),
+            (
+                &[("Content-Length", "3")],
+                200,
+                &[fresh],
+                Err(RequestContent),
+            ),
+            (&[("Content-Length", "0")], 200, &[fresh], Ok(())),
+            (
+                &[("Transfer-Encoding", "chunked")],
+                200,
+                &[fresh],
+                Err(RequestContent),
+            ),
+        ];
+        for (request, status, response, expected) in table {
+            let found = ask(request, *status, response, &Policy::default()).map(|_| ());
+            assert_eq!(found, *expected, "{request:?} {status} {response:?}");
+        }
+    }
+
+    #[test]
+    fn the_operators_settings() {
+        let ttl = Policy {
+            ttl: 60,
+            ..Policy::default()
+        };
+        assert!(ask(&[], 200, &[], &ttl).is_ok_and(|storing| storing.lifetime.seconds == 60));
+        assert_eq!(
+            ask(&[], 200, &[("Set-Cookie", "a")], &ttl).err(),
+            Some(NotStored::Cookie)
+        );
+        assert_eq!(
+            ask(&[], 500, &[], &ttl).err(),
+            Some(NotStored::NothingToGain)
+        );
+        let refuse = Policy {
+            set_cookie: SetCookie::Refuse,
+            ..Policy::default()
+        };
+        let fields = [("Set-Cookie", "a"), ("Cache-Control", "max-age=60")];
+        assert_eq!(
+            ask(&[], 200, &fields, &refuse).err(),
+            Some(NotStored::Cookie)
+        );
+    }
+
+    #[test]
+    fn methods() {
+        for method in [
+            Method::Head,
+            Method::Post,
+            Method::Options,
+            Method::Other("get".into()),
+        ] {
+            let request = RequestHead {
+                method,
+                ..RequestHead::new()
+            };
+            let headers = [("Cache-Control", "max-age=60")].into_iter().collect();
+            let response = ResponseHead {
+                headers,
+                ..ResponseHead::new()
+            };
+            assert_eq!(
+                storable(&request, &response, NOW, &Policy::default()),
+                Err(NotStored::Method)
+            );
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The memory store of one worker: bounded in octets, admission by frequency.
+//!
+//! Single-threaded; each worker keeps its own copies, and the version table makes refreshing and invalidating
+//! reach all of them. An entry remembers the version that was current before its request was sent; any other
+//! version now means that it may be out of date, and it is dropped. Bodies that are still arriving have a budget
+//! of their own, so that many at once cannot take memory without bound.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+
+use super::{Coherence, MAX_VARIANTS, Object, Store, Version, Writer};
+use crate::cache::{Key, Stored, key};
+use crate::http::Headers;
+
+/// What bookkeeping costs an entry, about.
+const OVERHEAD: usize = 96;
+/// How many octets an object usually has; it only sizes tables.
+const USUAL_OBJECT: u64 = 16 << 10;
+/// A body of known length up to this is given its memory at once.
+const AT_ONCE: u64 = 1 << 20;
+
+pub struct Hot<C: Coherence> {
+    inner: Rc<Inner<C>>,
+}
+
+struct Inner<C> {
+    entries: RefCell<Cache<Key, Variants, Weigh>>,
+    coherence: C,
+    max_object: u64,
+    /// Octets of bodies that are arriving, and how many there may be.
+    arriving: Cell<u64>,
+    max_arriving: u64,
+}
+
+/// The variants of one key, the newest last.
+type Variants = Vec<Kept>;
+
+#[derive(Clone)]
+struct Kept {
+    object: Rc<Object>,
+    version: Version,
+}
+
+/// Where an object that is being refreshed stands now.
+enum Place {
+    Kept,
+    /// Another request has refreshed it already.
+    Refreshed,
+    Outdated,
+    Gone,
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Key, Variants> for Weigh {
+    fn weight(&self, key: &Key, variants: &Variants) -> u64 {
+        let objects: usize = variants.iter().map(|kept| kept.object.memory()).sum();
+        (OVERHEAD + key.as_bytes().len() + objects) as u64
+    }
+}
+
+impl<C: Coherence> Hot<C> {
+    /// `capacity` in octets; objects larger than `max_object`, or than a quarter of the capacity, are not kept.
+    pub fn new(capacity: u64, max_object: u64, coherence: C) -> Hot<C> {
+        let items = (capacity / USUAL_OBJECT).clamp(16, 1 << 20) as usize;
+        Hot {
+            inner: Rc::new(Inner {
+                entries: RefCell::new(Cache::with_weighter(items, capacity, Weigh)),
+                coherence,
+                max_object: max_object.min(capacity / 4),
+                arriving: Cell::new(0),
+                max_arriving: capacity / 2,
+            }),
+        }
+    }
+
+    /// Octets in use, as they are counted.
+    pub fn weight(&self) -> u64 {
+        self.inner.entries.borrow().weight()
+    }
+
+    /// Keys with something under them.
+    pub fn len(&self) -> usize {
+        self.inner.entries.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<C: Coherence> Store for Hot<C> {
+    type Writer = Filling<C>;
+
+    fn find(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
+        let current = self.version(key);
+        let (mut found, mut outdated) = (None, false);
+        {
+            let entries = self.inner.entries.borrow();
+            for kept in entries.get(key)?.iter().rev() {
+                if kept.version != current {
+                    outdated = true;
+                } else if found.is_none() && kept.object.stored.selection.matches(request) {
+                    found = Some(kept.object.clone());
+                }
+            }
+        }
+        if outdated {
+            self.inner.drop_outdated(key, current);
+        }
+        found
+    }
+
+    fn holds(&self, key: &[u8]) -> bool {
+        let current = self.version(key);
+        let entries = self.inner.entries.borrow();
+        entries
+            .peek(key)
+            .is_some_and(|variants| variants.iter().any(|kept| kept.version == current))
+    }
+
+    fn version(&self, key: &[u8]) -> Version {
+        self.inner.coherence.read(key::hash(key))
+    }
+
+    fn begin(
+        &self,
+        key: Key,
+        stored: Stored,
+        expected: Option<u64>,
+        seen: Version,
+    ) -> Option<Filling<C>> {
+        if expected.is_some_and(|length| length > self.inner.max_object) {
+            return None;
+        }
+        let at_once = expected.filter(|&length| length <= AT_ONCE).unwrap_or(0);
+        if self.inner.arriving.get() + at_once > self.inner.max_arriving {
+            return None;
+        }
+        let body = Vec::with_capacity(at_once as usize);
+        Some(Filling {
+            inner: self.inner.clone(),
+            key,
+            stored: Some(stored),
+            expected,
+            seen,
+            body,
+            counted: 0,
+        })
+    }
+
+    fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
+        let object = Rc::new(Object::new(new, old.body.clone()));
+        let current = self.version(key);
+        match self.inner.place_of(key, old, current) {
+            Place::Kept => self.inner.replace(key, object.clone(), current),
+            // Requests that were revalidated at the same time need not undo each other's work.
+            Place::Refreshed => {}
+            // Somebody has changed it since, and told all; what we hold is of before.
+            Place::Outdated => self.inner.drop_outdated(key, current),
+            Place::Gone => self.invalidate(key),
+        }
+        object
+    }
+
+    fn invalidate(&self, key: &[u8]) {
+        self.inner.entries.borrow_mut().remove(key);
+        self.inner.coherence.bump(key::hash(key));
+    }
+}
+
+impl<C: Coherence> Inner<C> {
+    fn drop_outdated(&self, key: &[u8], current: Version) {
+        let mut entries = self.entries.borrow_mut();
+        if let Some((key, mut variants)) = entries.remove(key) {
+            variants.retain(|kept| kept.version == current);
+            if !variants.is_empty() {
+                entries.insert(key, variants);
+            }
+        }
+    }
+
+    fn place_of(&self, key: &[u8], old: &Rc<Object>, current: Version) -> Place {
+        let entries = self.entries.borrow();
+        let Some(variants) = entries.peek(key) else {
+            return Place::Gone;
+        };
+        let same_body = |object: &Object| {
+            object.body.as_ptr() == old.body.as_ptr()
+                && object.body.len() == old.body.len()
+                && object.stored.etag() == old.stored.etag()
+        };
+        if let Some(kept) = variants.iter().find(|kept| Rc::ptr_eq(&kept.object, old)) {
+            return if kept.version == current {
+                Place::Kept
+            } else {
+                Place::Outdated
+            };
+        }
+        match variants
+            .iter()
+            .any(|kept| kept.version == current && same_body(&kept.object))
+        {
+            true => Place::Refreshed,
+            false => Place::Gone,
+        }
+    }
+
+    /// Adds an object whose request was sent at version `seen`, which is still current.
+    fn add(&self, key: Key, object: Rc<Object>, seen: Version) {
+        // What was here before the request was sent has been replaced, and all processes must hear of it. What came in
+        // the meantime is from a request of the same time, and as good: to tell others would only make them fetch again.
+        let is_older = |kept: &Kept| {
+            kept.version == seen
+                && kept.object.stored.selection == object.stored.selection
+                && kept.object.stored.times.response < object.stored.times.request
+        };
+        let replaces = self
+            .entries
+            .borrow()
+            .peek(key.as_bytes())
+            .is_some_and(|variants| variants.iter().any(is_older));
+        if replaces {
+            return self.replace(key.as_bytes(), object, seen);
+        }
+        let mut variants = self.take_current(key.as_bytes(), seen);
+        variants.retain(|kept| kept.object.stored.selection != object.stored.selection);
+        variants.push(Kept {
+            object,
+            version: seen,
+        });
+        self.put(key, variants);
+    }
+
+    /// Puts `object` in the place of what has its selection, and tells all processes.
+    fn replace(&self, key: &[u8], object: Rc<Object>, seen: Version) {
+        let mut variants = self.take_current(key, seen);
+        variants.retain(|kept| kept.object.stored.selection != object.stored.selection);
+        variants.push(Kept {
+            object,
+            version: seen,
+        });
+        let hash = key::hash(key);
+        self.coherence.bump(hash);
+        // Ours is the only change since `seen`, or else we cannot know which of the two is later.
+        let now = self.coherence.read(hash);
+        if now
+            == (Version {
+                slot: seen.slot.wrapping_add(1),
+                ..seen
+            })
+        {
+            variants.iter_mut().for_each(|kept| kept.version = now);
+            self.put(Key::from(key), variants);
+        }
+    }
+
+    /// Removes the entry and gives what of it is of that version.
+    fn take_current(&self, key: &[u8], version: Version) -> Variants {
+        let mut variants = self
+            .entries
+            .borrow_mut()
+            .remove(key)
+            .map(|(_, variants)| variants)
+            .unwrap_or_default();
+        variants.retain(|kept| kept.version == version);
+        variants
+    }
+
+    fn put(&self, key: Key, mut variants: Variants) {
+        let surplus = variants.len().saturating_sub(MAX_VARIANTS);
+        variants.drain(..surplus);
+        self.entries.borrow_mut().insert(key, variants);
+    }
+}
+
+/// An object whose body is arriving.
+pub struct Filling<C: Coherence> {
+    inner: Rc<Inner<C>>,
+    key: Key,
+    /// Taken when it finishes.
+    stored: Option<Stored>,
+    expected: Option<u64>,
+    seen: Version,
+    body: Vec<u8>,
+    /// Octets of `body` that are in `Inner::arriving`.
+    counted: u64,
+}
+
+impl<C: Coherence> Writer for Filling<C> {
+    fn write(&mut self, data: &[u8]) -> bool {
+        let length = (self.body.len() + data.len()) as u64;
+        let arriving = self.inner.arriving.get() + data.len() as u64;
+        let fits = length <= self.expected.unwrap_or(self.inner.max_object)
+            && length <= self.inner.max_object
+            && arriving <= self.inner.max_arriving;
+        if fits {
+            self.inner.arriving.set(arriving);
+            self.counted += data.len() as u64;
+            self.body.extend_from_slice(data);
+        }
+        fits
+    }
+
+    fn finish(mut self) -> Option<Rc<Object>> {
+        let mut body = std::mem::take(&mut self.body);
+        body.shrink_to_fit();
+        if self
+            .expected
+            .is_some_and(|length| length != body.len() as u64)
+        {
+            return None;
+        }
+        if self.inner.coherence.read(key::hash(self.key.as_bytes())) != self.seen {
+            return None;
+        }
+        let object = Rc::new(Object::new(self.stored.take()?, Bytes::from(body)));
+        self.inner.add(self.key.clone(), object.clone(), self.seen);
+        Some(object)
+    }
+}
+
+impl<C: Coherence> Drop for Filling<C> {
+    fn drop(&mut self) {
+        self.inner
+            .arriving
+            .set(self.inner.arriving.get() - self.counted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{self, Slots, put, stored};
+
+    fn hot(capacity: u64, max_object: u64) -> Hot<Rc<Slots>> {
+        Hot::new(capacity, max_object, Rc::new(Slots::default()))
+    }
+
+    #[test]
+    fn the_contract() {
+        contract::holds_for(|slots| Hot::new(1 << 20, 4096, slots), 4096);
+    }
+
+    #[test]
+    fn it_is_bounded_in_octets() {
+        let store = hot(256 << 10, 1 << 20);
+        for n in 0..2000 {
+            put(&store, &format!("http://a/{n}"), &vec![b'x'; n % 3000]);
+            assert!(store.weight() <= 256 << 10);
+        }
+        assert!(store.weight() > 128 << 10 && store.len() > 50);
+    }
+
+    #[test]
+    fn one_time_keys_do_not_flush_what_is_used() {
+        let store = hot(1 << 20, 1 << 20);
+        let key = |n: usize| format!("http://hot/{n}");
+        let none = Headers::new();
+        for n in 0..100 {
+            put(&store, &key(n), &[b'h'; 1000]);
+        }
+        for n in 0..20_000 {
+            put(&store, &format!("http://scan/{n}"), &[b's'; 1000]);
+            store.find(key(n % 100).as_bytes(), &none);
+        }
+        let left = (0..100)
+            .filter(|&n| store.find(key(n).as_bytes(), &none).is_some())
+            .count();
+        assert!(left >= 95, "{left} of 100 left");
+    }
+
+    #[test]
+    fn bodies_that_arrive_have_a_budget() {
+        let store = hot(64 << 10, 16 << 10);
+        let begin = |n: usize| {
+            let key = format!("http://a/{n}");
+            let seen = store.version(key.as_bytes());
+            store
+                .begin(Key::from(key.as_bytes()), stored(&[], &[]), None, seen)
+                .unwrap()
+        };
+        let mut writers: Vec<_> = (0..4).map(begin).collect();
+        let taken = writers
+            .iter_mut()
+            .filter_map(|writer| writer.write(&[0; 12 << 10]).then_some(()))
+            .count();
+        assert_eq!(taken, 2);
+        drop(writers);
+        assert!(begin(9).write(&[0; 12 << 10]));
+        assert_eq!(store.inner.arriving.get(), 0);
+    }
+}
