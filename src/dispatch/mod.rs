@@ -451,7 +451,8 @@ impl Dispatch {
 
 impl Dispatch {
     /// Descriptors that are left for client sockets.
-    fn room(&self) -> usize {
+    #[must_use]
+    pub fn room(&self) -> usize {
         self.settings.descriptors.saturating_sub(self.slab.len())
     }
 
