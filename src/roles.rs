@@ -1,7 +1,7 @@
 //! Which process this is: each role and its entry.
 //!
-//! Every role is this program, executed again under a name that `ps` shows. A role is told its name by one hidden
-//! argument, and gets what it needs through a descriptor: nothing here reads a file or an option.
+//! Every role is this program, executed again under a title that `ps` shows and that names the role. It gets what it
+//! needs through a descriptor: nothing here reads a file or an option.
 
 use std::process::ExitCode;
 
@@ -31,17 +31,18 @@ const ROLES: [Role; 2] = [
 pub const MASTER: &str = "master";
 pub const WORKER: &str = "worker";
 
-/// The role that the only argument of this process names, if it does; no user would type that.
+/// What `ps` shows of our processes begins with this; what follows names the role.
+const TITLE: &str = "baton: ";
+
+/// The role that this process's title names, if it does: a program that a user starts has a path there.
 #[must_use]
-pub fn named_by_arguments() -> Option<String> {
-    let mut arguments = std::env::args_os().skip(1);
-    match (arguments.next(), arguments.next()) {
-        (Some(argument), None) => ROLES
-            .iter()
-            .find(|role| argument == role.name)
-            .map(|role| role.name.to_owned()),
-        _ => None,
-    }
+pub fn named_by_title() -> Option<String> {
+    let title = std::env::args_os().next()?.into_string().ok()?;
+    let role = title.strip_prefix(TITLE)?.split(' ').next()?;
+    ROLES
+        .iter()
+        .find(|known| known.name == role)
+        .map(|known| known.name.to_owned())
 }
 
 /// Runs a role to its end.
@@ -59,7 +60,7 @@ pub fn become_master(launch: &Launch) -> anyhow::Error {
         .map_err(std::io::Error::from)
         .and_then(|json| sys::memory::sealed_file("baton-launch", &json));
     let error = match written {
-        Ok(file) => sys::spawn::become_role("baton: master", MASTER, &file),
+        Ok(file) => sys::spawn::become_role(&format!("{TITLE}{MASTER}"), &file),
         Err(error) => error,
     };
     anyhow::Error::new(error).context("the master cannot be started")

@@ -13,9 +13,6 @@ use crate::sys::epoll::Interest;
 use crate::sys::fd::seqpacket_pair;
 use crate::sys::spawn::{self, Exit, Pid};
 
-/// The argument by which the program knows that it is a worker.
-const ROLE: &str = "worker";
-
 /// Offers in one message.
 const OFFERS_A_MESSAGE: usize = 16;
 
@@ -76,7 +73,7 @@ impl Children {
 
     fn start(&mut self, worker: usize) -> io::Result<&Child> {
         let (near, far) = seqpacket_pair()?;
-        let pid = spawn::spawn(&format!("baton: worker {worker}"), ROLE, far)?;
+        let pid = spawn::spawn(&format!("baton: worker {worker}"), far)?;
         let child = Child {
             pid,
             channel: Channel::new(near),

@@ -32,12 +32,11 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// Starts `role` as `title` in a process group of its own, with `control` as its standard input. The caller reaps
+/// Starts this program anew as `title`, which names its role, in a process group of its own, with `control` as its standard input. The caller reaps
 /// it by its id.
-pub fn spawn(title: &str, role: &str, control: OwnedFd) -> io::Result<Pid> {
+pub fn spawn(title: &str, control: OwnedFd) -> io::Result<Pid> {
     let child = Command::new(THIS_PROGRAM)
         .arg0(title)
-        .arg(role)
         .stdin(Stdio::from(control))
         .stdout(Stdio::null())
         .env_remove(LAUNCH_VARIABLE)
@@ -46,16 +45,15 @@ pub fn spawn(title: &str, role: &str, control: OwnedFd) -> io::Result<Pid> {
     i32::try_from(child.id()).map(Pid).map_err(io::Error::other)
 }
 
-/// Replaces this process by `role` under `title`, which finds `launch` open under the number that
+/// Replaces this process by the role that `title` names, which finds `launch` open under the number that
 /// [`LAUNCH_VARIABLE`] says. Returns only when that failed.
-pub fn become_role(title: &str, role: &str, launch: &OwnedFd) -> io::Error {
+pub fn become_role(title: &str, launch: &OwnedFd) -> io::Error {
     if let Err(error) = set_cloexec(launch.as_fd(), false) {
         return error;
     }
     let number = launch.as_raw_fd().to_string();
     let error = Command::new(THIS_PROGRAM)
         .arg0(title)
-        .arg(role)
         .env(LAUNCH_VARIABLE, number)
         .exec();
     let _ = set_cloexec(launch.as_fd(), true);
