@@ -5,6 +5,7 @@ use super::fetch::{Reply, Trouble};
 use super::finish::{self, Outcome};
 use super::{Fetch, Next, Request};
 use crate::http::connection;
+use crate::http::head::Version;
 use crate::http::target::TargetUri;
 use crate::log::OriginUse;
 use crate::routing::loops;
@@ -111,5 +112,9 @@ async fn between(session: &mut Session, origin: &Stream) -> tunnel::Ended {
 }
 
 fn write_via(session: &mut Session) {
-    loops::write_via(&session.context.pseudonym, &mut session.outbox);
+    loops::write_via(
+        Version::Http11,
+        &session.context.pseudonym,
+        &mut session.outbox,
+    );
 }
