@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::head::{RequestHead, Version};
+use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::Headers;
 use super::syntax::{decimal, trim, unquoted};
 
@@ -74,12 +74,12 @@ pub fn strip_request(headers: &mut Headers) {
     strip_hop_by_hop(headers, &["proxy-authorization"]);
 }
 
-/// Strips what is hop-by-hop; an origin server is nobody's proxy, so its Proxy-Authenticate goes too.
+/// An origin server is nobody's proxy.
+const FOR_PROXIES: [&str; 2] = ["proxy-authenticate", "proxy-authentication-info"];
+
+/// Strips what is hop-by-hop, and what a proxy alone may say.
 pub fn strip_response(headers: &mut Headers) {
-    strip_hop_by_hop(
-        headers,
-        &["proxy-authenticate", "proxy-authentication-info"],
-    );
+    strip_hop_by_hop(headers, &FOR_PROXIES);
 }
 
 fn strip_hop_by_hop(headers: &mut Headers, also: &[&str]) {
@@ -111,7 +111,17 @@ pub fn nominated(headers: &Headers) -> Vec<Vec<u8>> {
     names
 }
 
-/// Whether the field is hop-by-hop or between a client and its proxy, nominated or not.
+/// Whether a response's field goes no further than here: hop-by-hop, or an origin server's word for proxies only.
+/// `nominated` is what its Connection adds.
+pub fn ends_here(name: &str, nominated: &[Vec<u8>]) -> bool {
+    is_any(name, &HOP_BY_HOP)
+        || is_any(name, &FOR_PROXIES)
+        || nominated
+            .iter()
+            .any(|n| n.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// Whether the field is hop-by-hop, nominated or not.
 pub fn is_hop_by_hop(name: &str) -> bool {
     is_any(name, &HOP_BY_HOP)
 }
@@ -134,6 +144,19 @@ pub fn upgrade(request: &RequestHead) -> Option<&[u8]> {
             && !name.eq_ignore_ascii_case(b"h2")
             && !name.eq_ignore_ascii_case(b"http")
     })
+}
+
+/// Whether a 101 changes to what the client offered.
+pub fn is_agreed_upgrade(request: &RequestHead, response: &ResponseHead) -> bool {
+    // RFC 9110 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client in the corresponding
+    // request's Upgrade header field."
+    let name = |protocol: &[u8]| {
+        let end = protocol.iter().position(|&c| c == b'/');
+        protocol[..end.unwrap_or(protocol.len())].to_ascii_lowercase()
+    };
+    let offered = upgrade(request).map(name);
+    let mut chosen = response.headers.list("upgrade").map(name);
+    offered.is_some() && chosen.next() == offered
 }
 
 /// What Expect asks (RFC 9110 section 10.1.1).

@@ -138,7 +138,9 @@ fn write_hit_head<'h>(
     out: &mut Vec<u8>,
 ) -> (u16, &'h [u8]) {
     let object: &Object = &hit.object;
-    let condition = match conditional::is_conditional(&request.headers) {
+    // RFC 9110 section 13.2.1: preconditions count only where the response without them would be "2xx (Successful)".
+    let may_be_tried = (200..300).contains(&object.stored.status);
+    let condition = match may_be_tried && conditional::is_conditional(&request.headers) {
         true => conditional::evaluate(&request.headers, &object.stored.validators()),
         false => Condition::Proceed,
     };
@@ -149,9 +151,13 @@ fn write_hit_head<'h>(
         }
         Condition::Proceed => {
             out.extend_from_slice(&object.head);
-            out.extend_from_slice(b"Content-Length: ");
-            write_decimal(object.body.len() as u64, out);
-            out.extend_from_slice(b"\r\n");
+            // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response with a status
+            // code of 1xx (Informational) or 204 (No Content)."
+            if object.stored.status != 204 {
+                out.extend_from_slice(b"Content-Length: ");
+                write_decimal(object.body.len() as u64, out);
+                out.extend_from_slice(b"\r\n");
+            }
             object.stored.status
         }
     };
@@ -159,6 +165,7 @@ fn write_hit_head<'h>(
     out.extend_from_slice(b"Age: ");
     write_decimal(u64::from(hit.age), out);
     out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&hit.for_client);
     loops::write_via(&session.context.pseudonym, out);
     record::write_status(&hit.status, out);
     write_connection(request.version, persists, out);
@@ -273,7 +280,7 @@ pub async fn reply(
             session.outbox.clear();
             delivered.persists = persists;
             delivered.octets = 0;
-            delivered.status = answer::instead(session, &request.head, error, persists);
+            delivered.status = answer::instead(session, fetch, error, persists);
             delivered.end = End::Answered;
         }
         _ => {}
@@ -306,11 +313,7 @@ fn write_reply_head(
     let nominated = connection::nominated(&head.headers);
     for (name, value) in head.headers.iter() {
         let is_length = name.eq_ignore_ascii_case("content-length");
-        let is_hop = connection::is_hop_by_hop(name)
-            || nominated
-                .iter()
-                .any(|n| n.eq_ignore_ascii_case(name.as_bytes()));
-        if !is_hop && (!is_length || length_of_get) {
+        if !connection::ends_here(name, &nominated) && (!is_length || length_of_get) {
             write_field(name, value, &mut out);
         }
     }
@@ -455,7 +458,7 @@ pub fn write_connection(version: Version, persists: bool, out: &mut Vec<u8>) {
     }
 }
 
-fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
+pub fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

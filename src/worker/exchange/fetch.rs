@@ -76,7 +76,7 @@ pub async fn fetch(
 ) -> Result<Fetched, Trouble> {
     let (authority, exempt) = fetch.to.authority(session, &fetch.uri);
     let authority = authority.clone().with_default_port(80);
-    let name = authority.to_string();
+    let name = fetch.to.pool_name(&authority);
     body.begin(head_for_origin(session, fetch), &mut session.inbox)?;
     let mut link = pooled(session, &name);
     loop {
@@ -86,7 +86,10 @@ pub async fn fetch(
         };
         let asked_at = clock::unix_seconds();
         match converse(session, fetch, body, &mut used).await {
-            Ok(head) => return reply(fetch, head, used, asked_at).map_err(Trouble::Upstream),
+            Ok(head) => {
+                body.answered();
+                return reply(fetch, head, used, asked_at).map_err(Trouble::Upstream);
+            }
             // RFC 9112 section 9.3.1: "a proxy or gateway ... can automatically retry" an idempotent request, once, on
             // another connection.
             Err(Trouble::Upstream(error))
@@ -195,7 +198,7 @@ fn reply(
     let request = &fetch.request.head;
     if head.status == 101 {
         // RFC 9110 section 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client".
-        if connection::upgrade(request).is_none() || !head.headers.contains("upgrade") {
+        if !connection::is_agreed_upgrade(request, &head) {
             return Err(upstream::Error::UnaskedSwitch);
         }
         let framing = Framing::None;
@@ -243,7 +246,7 @@ fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
         .for_each(|via| fields.push("Via", via));
     loops::add_via(&mut fields, request.version, &session.context.pseudonym);
     if session.mode == Mode::Reverse {
-        forwarded_fields(session, request.headers.get("host"), &mut fields);
+        forwarded_fields(session, &fetch.uri.authority, &mut fields);
     }
     if let Some(protocol) = upgrade {
         fields.push("Connection", b"upgrade");
@@ -278,7 +281,7 @@ pub fn write_framing(framing: Framing, out: &mut Vec<u8>) {
     }
 }
 
-fn forwarded_fields(session: &Session, host: Option<&[u8]>, fields: &mut Headers) {
+fn forwarded_fields(session: &Session, authority: &Authority, fields: &mut Headers) {
     let mut chain = fields
         .list("x-forwarded-for")
         .map(|hop| String::from_utf8_lossy(hop).into_owned())
@@ -292,7 +295,7 @@ fn forwarded_fields(session: &Session, host: Option<&[u8]>, fields: &mut Headers
     );
     fields.set("X-Forwarded-For", chain.as_bytes());
     fields.set("X-Forwarded-Proto", b"http");
-    if let Some(host) = host {
-        fields.set("X-Forwarded-Host", host);
-    }
+    let mut host = Vec::new();
+    authority.write(80, &mut host);
+    fields.set("X-Forwarded-Host", &host);
 }

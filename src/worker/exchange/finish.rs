@@ -84,7 +84,7 @@ pub fn keep_origin(session: &Session, fetch: &Fetch, reply: Box<Reply>, body: &R
         return;
     }
     let (authority, _) = fetch.to.authority(session, &fetch.uri);
-    let name = authority.clone().with_default_port(80).to_string();
+    let name = fetch.to.pool_name(&authority.clone().with_default_port(80));
     let allowed = connection::keep_alive_timeout(&reply.head.headers);
     // Surplus octets would be taken for the next response: such a connection is dropped.
     if let Some((stream, address)) = reply.link.into_idle() {

@@ -3,7 +3,9 @@
 use super::answer;
 use super::fetch::{Reply, Trouble};
 use super::finish::{self, Outcome};
+use super::record;
 use super::{Fetch, Next, Request};
+use crate::cache::{CacheStatus, Forwarded};
 use crate::http::connection;
 use crate::http::target::TargetUri;
 use crate::log::OriginUse;
@@ -13,6 +15,16 @@ use crate::upstream::dial;
 use crate::upstream::tunnel::{self, Why};
 use crate::wire::Stream;
 use crate::worker::session::Session;
+
+/// What Cache-Status says of CONNECT.
+const NO_PART: CacheStatus = CacheStatus {
+    hit: false,
+    forwarded: Some(Forwarded::Method),
+    forwarded_status: None,
+    stored: false,
+    ttl: None,
+    detail: None,
+};
 
 /// CONNECT (RFC 9110 section 9.3.6): 200 only when connected, then octets both ways.
 pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) -> Next {
@@ -28,12 +40,16 @@ pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) 
     let (origin, address) = match dialled {
         Ok(dialled) => dialled,
         // What follows a refused CONNECT was meant for somebody else: nothing of it is run.
-        Err(error) => return answer::trouble_of(session, request, Trouble::Upstream(error), true),
+        Err(error) => {
+            let trouble = Trouble::Upstream(error);
+            return answer::trouble_of(session, request, NO_PART, trouble, true);
+        }
     };
     session
         .outbox
         .extend_from_slice(b"HTTP/1.1 200 Connection established\r\n");
     write_via(session);
+    record::write_status(&NO_PART, &mut session.outbox);
     session.outbox.extend_from_slice(b"\r\n");
     let ended = between(session, &origin).await;
     let end = match ended.why {
@@ -66,6 +82,14 @@ pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply
     reply.head.headers.remove("content-length");
     reply.head.headers.push("Connection", b"upgrade");
     reply.head.headers.push("Upgrade", &protocol);
+    loops::add_via(
+        &mut reply.head.headers,
+        reply.head.version,
+        &session.context.pseudonym,
+    );
+    let mut status = Vec::new();
+    fetch.plan.status.write(&mut status);
+    reply.head.headers.push("Cache-Status", &status);
     reply.head.write(&mut session.outbox);
     session.outbox.extend_from_slice(&reply.link.inbox.take());
     let ended = between(session, &reply.link.stream).await;
