@@ -19,7 +19,7 @@ use flags::{Cli, Command};
 /// Returns the exit code: 0 done, 1 the configuration or the start failed (the error says why), 2 wrong usage.
 pub fn run() -> anyhow::Result<ExitCode> {
     // A hidden role (master, worker) is no command: it is this binary executing itself again.
-    if let Some(role) = roles::named_by_arguments() {
+    if let Some(role) = roles::named_by_title() {
         return roles::run(&role);
     }
     match Cli::parse().command {

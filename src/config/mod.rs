@@ -50,7 +50,7 @@ pub struct Listener {
     pub address: SocketAddr,
     pub mode: Mode,
     /// Greater goes first; one step is worth `queue.ageing` of waiting.
-    pub priority: usize,
+    pub priority: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

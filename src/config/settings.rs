@@ -70,7 +70,7 @@ pub(super) const LISTENER: &[Setting<Listener>] = &[
     ),
     setting!(
         "listener.priority" = "0",
-        Kind::Count(0, 255, |l| &mut l.priority),
+        Kind::Small(|l| &mut l.priority),
         "Greater goes first when the workers are full; one step is worth `queue.ageing` of waiting."
     ),
 ];

@@ -17,6 +17,8 @@ pub(super) enum Kind<T> {
     Size(u64, u64, fn(&mut T) -> &mut u64),
     /// A whole number.
     Count(usize, usize, fn(&mut T) -> &mut usize),
+    /// A whole number up to 255.
+    Small(fn(&mut T) -> &mut u8),
     /// One of some words.
     Choice(
         &'static [&'static str],
@@ -48,6 +50,10 @@ impl<T: Clone> Kind<T> {
             }
             Kind::Count(min, max, field) => {
                 *field(target) = bounded(count(value)?, *min, *max, |n| n.to_string())?
+            }
+            Kind::Small(field) => {
+                let number = bounded(count(value)?, 0, 255, |n| n.to_string())?;
+                *field(target) = u8::try_from(number).map_err(|error| error.to_string())?;
             }
             Kind::Choice(words, set, _) => {
                 let word = text(value)?;
@@ -83,6 +89,7 @@ impl<T: Clone> Kind<T> {
             Kind::Duration(_, _, field) => quoted(&show_duration(*field(&mut copy))),
             Kind::Size(_, _, field) => quoted(&show_size(*field(&mut copy))),
             Kind::Count(_, _, field) => field(&mut copy).to_string(),
+            Kind::Small(field) => field(&mut copy).to_string(),
             Kind::Choice(_, _, show) => quoted(show(target)),
             Kind::Text(_, show) => quoted(&show(target)),
             Kind::Networks(field) => list(
@@ -104,6 +111,7 @@ impl<T: Clone> Kind<T> {
             Kind::Size(min, max, _) => format!("{} to {}", show_size(*min), show_size(*max)),
             Kind::Count(min, max, _) if *max == usize::MAX => format!("{min} or more"),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
+            Kind::Small(_) => "0 to 255".to_owned(),
             Kind::Choice(words, _, _) => words.join(" | "),
             Kind::Text(..) => "text".to_owned(),
             Kind::Networks(_) => "networks, as [\"10.0.0.0/8\", \"::1\"]".to_owned(),

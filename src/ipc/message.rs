@@ -219,11 +219,8 @@ impl Message for ToMaster {
 // === impl Offer, Returned ===
 
 impl Offer {
-    /// Octets that it takes in a message.
-    #[must_use]
-    pub fn encoded_length(&self) -> usize {
-        size_of::<u64>() + connection_length(&self.bytes)
-    }
+    /// Octets that it takes in a message, next to its bytes.
+    pub const OVERHEAD: usize = size_of::<u64>() + connection_length(&[]);
 }
 
 impl Returned {

@@ -24,6 +24,8 @@ pub struct Ready {
     /// There is something to read, be it the end.
     pub read: bool,
     pub write: bool,
+    /// The peer has closed its sending half (told for `ReadOrEnd` only); there may be octets before that.
+    pub end: bool,
     /// The peer is gone, or the socket is in error.
     pub hang_up: bool,
 }
@@ -90,6 +92,7 @@ impl Epoll {
                 token: event.data(),
                 read: flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP),
                 write: flags.contains(EpollFlags::EPOLLOUT),
+                end: flags.contains(EpollFlags::EPOLLRDHUP),
                 hang_up: flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
             }
         }));
@@ -126,6 +129,7 @@ mod tests {
             token: u64::MAX - 1,
             read: true,
             write: false,
+            end: false,
             hang_up: false,
         };
         assert_eq!(ready, [expected]);

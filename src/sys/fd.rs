@@ -9,6 +9,7 @@
     reason = "descriptor numbers become owned descriptors here"
 )]
 
+use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -91,9 +92,11 @@ pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A second descriptor of the same open file, closed on exec.
-pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    fd.try_clone_to_owned()
+/// Takes what a parent handed over as standard input, closed on exec, and leaves nothing to read in its place.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let taken = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(taken)
 }
 
 /// sendfd speaks to std's types only; this lends it ours for one call.

@@ -3,9 +3,8 @@
 //! Always the literal `/proc/self/exe`: it starts the version that runs, also after the file has been replaced.
 //! The child finds its channel as standard input and learns its role from one argument; nothing else is handed over here.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -14,8 +13,13 @@ use nix::sys::signal::{Signal, kill as nix_kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid as NixPid;
 
+use super::fd::set_cloexec;
+
 /// The program that runs now, whatever its file is called by now.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Names the descriptor that hands a launch over to the master; its children must not see it.
+pub const LAUNCH_VARIABLE: &str = "BATON_LAUNCH_FD";
 
 /// A child that has been started and not yet been reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,26 +32,32 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// Starts `role` as `title` in a process group of its own, with `control` as its standard input. The caller reaps
+/// Starts this program anew as `title`, which names its role, in a process group of its own, with `control` as its standard input. The caller reaps
 /// it by its id.
-pub fn spawn(title: &str, role: &str, control: OwnedFd) -> io::Result<Pid> {
+pub fn spawn(title: &str, control: OwnedFd) -> io::Result<Pid> {
     let child = Command::new(THIS_PROGRAM)
         .arg0(title)
-        .arg(role)
         .stdin(Stdio::from(control))
         .stdout(Stdio::null())
+        .env_remove(LAUNCH_VARIABLE)
         .process_group(0)
         .spawn()?;
     i32::try_from(child.id()).map(Pid).map_err(io::Error::other)
 }
 
-/// Replaces this process by `role` under `title`. Returns only when that failed.
-pub fn become_role(title: &str, role: &str, variable: (&str, &OsStr)) -> io::Error {
-    Command::new(THIS_PROGRAM)
+/// Replaces this process by the role that `title` names, which finds `launch` open under the number that
+/// [`LAUNCH_VARIABLE`] says. Returns only when that failed.
+pub fn become_role(title: &str, launch: &OwnedFd) -> io::Error {
+    if let Err(error) = set_cloexec(launch.as_fd(), false) {
+        return error;
+    }
+    let number = launch.as_raw_fd().to_string();
+    let error = Command::new(THIS_PROGRAM)
         .arg0(title)
-        .arg(role)
-        .env(variable.0, variable.1)
-        .exec()
+        .env(LAUNCH_VARIABLE, number)
+        .exec();
+    let _ = set_cloexec(launch.as_fd(), true);
+    error
 }
 
 /// Whether the child has ended, and how; its entry is gone then. Never waits.
