@@ -2,19 +2,24 @@
 //!
 //! Keys out; the store drops what it holds under them. The exchange calls it before it delivers such an answer.
 
-use super::key::Key;
+use super::key::{Key, Side};
 use crate::http::target::HTTP_PORT;
 use crate::http::{Authority, Method, ResponseHead, TargetUri};
 
 /// Empty for safe methods and for errors.
-pub fn invalidates(method: &Method, uri: &TargetUri, response: &ResponseHead) -> Vec<Key> {
+pub fn invalidates(
+    method: &Method,
+    uri: &TargetUri,
+    side: Side,
+    response: &ResponseHead,
+) -> Vec<Key> {
     // "A cache MUST invalidate the target URI [...] when it receives a non-error status code in response to an unsafe
     // request method (including methods whose safety is unknown)." "A "non-error response" is one with a 2xx
     // (Successful) or 3xx (Redirection) status code."
     if method.is_safe() || *method == Method::Connect || !(200..400).contains(&response.status) {
         return Vec::new();
     }
-    let mut keys = vec![Key::of(uri)];
+    let mut keys = vec![Key::of(uri, side)];
     // "A cache MAY invalidate other URIs [...]. In particular, the URI(s) in the Location and Content-Location response
     // header fields (if present) are candidates for invalidation", "a cache MUST NOT trigger an invalidation under these
     // conditions if the origin of the URI to be invalidated differs from that of the URI used to trigger it".
@@ -24,7 +29,7 @@ pub fn invalidates(method: &Method, uri: &TargetUri, response: &ResponseHead) ->
             .get(name)
             .and_then(|reference| resolve(uri, reference))
         {
-            let key = Key::of(&other);
+            let key = Key::of(&other, side);
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -165,7 +170,7 @@ mod tests {
                 headers: fields.iter().copied().collect(),
                 ..ResponseHead::new()
             };
-            let keys = invalidates(&method, &uri("/a"), &response);
+            let keys = invalidates(&method, &uri("/a"), Side::Forward, &response);
             keys.iter()
                 .map(|key| String::from_utf8(key.as_bytes().to_vec()).unwrap())
                 .collect::<Vec<_>>()

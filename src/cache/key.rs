@@ -1,7 +1,8 @@
 //! The name of what is cached: the target URI in normal form (RFC 9111 section 2).
 //!
 //! The whole key is always compared; its hash only says where to look and which version slot counts. HEAD uses
-//! GET's key. The exchange makes keys; stores hold them.
+//! GET's key. What came through a reverse listener has a space of its own: see [`Side`]. The exchange makes keys;
+//! stores hold them.
 
 use std::borrow::Borrow;
 
@@ -10,16 +11,34 @@ use crate::http::TargetUri;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Box<[u8]>);
 
+/// On whose word the authority in a target URI is where the response comes from.
+///
+/// A forward proxy connects to it. A reverse proxy asks its configured origin whatever Host says, so that a client
+/// could make that origin speak for any name: neither side's responses may answer the other's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Forward,
+    Reverse,
+}
+
 impl Key {
-    pub fn of(uri: &TargetUri) -> Key {
+    pub fn of(uri: &TargetUri, side: Side) -> Key {
         let mut text = Vec::with_capacity(32 + uri.path_and_query.len());
-        uri.write_key(&mut text);
+        write(uri, side, &mut text);
         Key(text.into())
     }
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Appends the text of the key. No URI holds a space: the prefix cannot be imitated.
+pub fn write(uri: &TargetUri, side: Side, out: &mut Vec<u8>) {
+    if side == Side::Reverse {
+        out.extend_from_slice(b"reverse ");
+    }
+    uri.write_key(out);
 }
 
 impl From<&[u8]> for Key {

@@ -16,7 +16,7 @@ pub mod vary;
 
 pub use control::CacheControl;
 pub use freshness::{Lifetime, Source};
-pub use key::Key;
+pub use key::{Key, Side};
 pub use refresh::{NotRefreshed, Refreshed, refresh};
 pub use reuse::{MissReason, RevalidateReason, Verdict, reuse};
 pub use status::{CacheStatus, Forwarded};

@@ -9,7 +9,7 @@ use super::Policy;
 use super::storable::{NotStored, Storing, storable_fields};
 use super::stored::{Stored, Times, clean};
 use crate::http::etag::EntityTag;
-use crate::http::{Headers, RequestHead, ResponseHead, connection};
+use crate::http::{Headers, Method, RequestHead, ResponseHead, connection};
 
 /// A stored response brought up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +74,13 @@ fn may_stay(
     times: Times,
     policy: &Policy,
 ) -> Result<(), NotStored> {
+    // A HEAD may refresh what a GET has stored; it is asked as that GET.
+    let as_get = RequestHead {
+        method: Method::Get,
+        ..request.clone()
+    };
     let ask = |headers: &Headers| {
-        storable_fields(request, status, headers, times.response, policy).map(|_| ())
+        storable_fields(&as_get, status, headers, times.response, policy).map(|_| ())
     };
     if response.headers.contains("set-cookie") && !merged.contains("set-cookie") {
         let mut with_cookie = merged.clone();

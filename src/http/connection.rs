@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::head::{RequestHead, Version};
+use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::Headers;
 use super::syntax::{decimal, trim, unquoted};
 
@@ -133,7 +133,7 @@ pub fn nominated(headers: &Headers) -> Vec<Vec<u8>> {
     names
 }
 
-/// Whether the field is hop-by-hop or between a client and its proxy, nominated or not.
+/// Whether the field is hop-by-hop, nominated or not.
 pub fn is_hop_by_hop(name: &str) -> bool {
     is_any(name, &HOP_BY_HOP)
 }
@@ -156,6 +156,19 @@ pub fn upgrade(request: &RequestHead) -> Option<&[u8]> {
             && !name.eq_ignore_ascii_case(b"h2")
             && !name.eq_ignore_ascii_case(b"http")
     })
+}
+
+/// Whether a 101 changes to what the client offered.
+pub fn is_agreed_upgrade(request: &RequestHead, response: &ResponseHead) -> bool {
+    // RFC 9110 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client in the corresponding
+    // request's Upgrade header field."
+    let name = |protocol: &[u8]| {
+        let end = protocol.iter().position(|&c| c == b'/');
+        protocol[..end.unwrap_or(protocol.len())].to_ascii_lowercase()
+    };
+    let offered = upgrade(request).map(name);
+    let mut chosen = response.headers.list("upgrade").map(name);
+    offered.is_some() && chosen.next() == offered
 }
 
 /// What Expect asks (RFC 9110 section 10.1.1).

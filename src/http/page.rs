@@ -125,7 +125,6 @@ impl AnswerReason {
         self.row().status
     }
 
-    /// What happened, in half a sentence.
     /// Whether the request was well-formed and its answer leaves no doubt where the next one begins.
     pub fn is_policy(self) -> bool {
         use AnswerReason::*;
@@ -176,6 +175,7 @@ impl AnswerReason {
         }
     }
 
+    /// What happened, in half a sentence.
     pub fn title(self) -> &'static str {
         self.row().title
     }
@@ -252,6 +252,8 @@ impl Answer {
 
     /// Appends the whole response. `head_only` for HEAD, `html` as `wants_html` says, `close` where the
     /// connection ends with it.
+    ///
+    /// Where nobody has set Cache-Status, it says that the cache was not asked, and why.
     pub fn render(&self, head_only: bool, html: bool, now: i64, out: &mut Vec<u8>, close: bool) {
         let body = if html { self.html() } else { self.text() };
         write_status_line(self.status, phrase(self.status).as_bytes(), out);
@@ -268,6 +270,11 @@ impl Answer {
         if let Some(error) = self.reason.proxy_error() {
             out.extend_from_slice(b"Proxy-Status: ");
             out.extend_from_slice(self.proxy_status(error).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if !self.fields.contains("cache-status") {
+            out.extend_from_slice(b"Cache-Status: baton; detail=");
+            out.extend_from_slice(self.reason.as_str().as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         self.fields.write(out);

@@ -17,6 +17,8 @@ pub struct Link {
     /// Whether it has carried an exchange before.
     pub reused: bool,
     pub inbox: Inbox,
+    /// Whether anything of this exchange's response has arrived.
+    heard: bool,
 }
 
 impl Link {
@@ -27,6 +29,7 @@ impl Link {
             address,
             reused,
             inbox: Inbox::default(),
+            heard: false,
         }
     }
 
@@ -43,7 +46,7 @@ impl Link {
             }
             match self.inbox.fill(&self.stream, buffers::ORDINARY).await {
                 Ok(0) => return Err(Error::Closed),
-                Ok(_) => {}
+                Ok(_) => self.heard = true,
                 Err(error) => return Err(Error::Broken(error)),
             }
         }
@@ -51,7 +54,7 @@ impl Link {
 
     /// Whether nothing of a response has arrived: a request may then have met the close of an idle connection.
     pub fn is_untouched(&self) -> bool {
-        self.inbox.is_empty()
+        !self.heard
     }
 
     /// The bare connection, if nobody else uses it and nothing is left on it.

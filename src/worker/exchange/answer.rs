@@ -11,6 +11,7 @@ use super::fetch::Trouble;
 use super::finish::{self, Outcome};
 use super::request_body::{self, RequestBody};
 use super::{Fetch, Next, Request};
+use crate::cache::CacheStatus;
 use crate::http::body::BodyError;
 use crate::http::framing::Framing;
 use crate::http::head::{HeadError, Method, RequestHead, write_status_line};
@@ -78,12 +79,19 @@ pub fn refuse_unread(session: &mut Session, answer: &Answer) {
 
 /// Answers a request that no origin server answered.
 pub fn trouble(session: &mut Session, fetch: &Fetch, body: &RequestBody, trouble: Trouble) -> Next {
-    trouble_of(session, &fetch.request, trouble, !body.is_read())
+    let status = fetch.plan.status;
+    trouble_of(session, &fetch.request, status, trouble, !body.is_read())
 }
 
 /// `close`: the connection cannot carry another request.
-pub fn trouble_of(session: &mut Session, request: &Request, trouble: Trouble, close: bool) -> Next {
-    let (answer, close) = match trouble {
+pub fn trouble_of(
+    session: &mut Session,
+    request: &Request,
+    status: CacheStatus,
+    trouble: Trouble,
+    close: bool,
+) -> Next {
+    let (mut answer, close) = match trouble {
         Trouble::Upstream(error) => {
             log::debug!(
                 "{} {}: {error}",
@@ -101,6 +109,7 @@ pub fn trouble_of(session: &mut Session, request: &Request, trouble: Trouble, cl
             true,
         ),
     };
+    set_cache_status(&mut answer, status);
     let persists = !close && request.persists && session.may_go_on();
     write(session, &request.head, &answer, persists);
     log(session, Some(&request.head), &answer, request.began);
@@ -116,10 +125,19 @@ fn of_origin(error: &Error) -> Answer {
 }
 
 /// In place of a response of which nothing has left yet; returns the status.
-pub fn instead(session: &mut Session, head: &RequestHead, error: &Error, persists: bool) -> u16 {
-    let answer = of_origin(error);
-    write(session, head, &answer, persists);
+pub fn instead(session: &mut Session, fetch: &Fetch, error: &Error, persists: bool) -> u16 {
+    let mut answer = of_origin(error);
+    set_cache_status(&mut answer, fetch.plan.status);
+    write(session, &fetch.request.head, &answer, persists);
     answer.status
+}
+
+/// Why the origin server was asked, and what came of it.
+fn set_cache_status(answer: &mut Answer, status: CacheStatus) {
+    let mut value = Vec::new();
+    let detail = Some(answer.reason.as_str());
+    CacheStatus { detail, ..status }.write(&mut value);
+    answer.fields.set("Cache-Status", &value);
 }
 
 /// RFC 9110 sections 9.3.7 and 9.3.8: OPTIONS and TRACE that end here.

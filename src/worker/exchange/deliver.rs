@@ -139,7 +139,9 @@ fn write_hit_head<'h>(
     out: &mut Vec<u8>,
 ) -> (u16, &'h [u8]) {
     let object: &Object = &hit.object;
-    let condition = match conditional::is_conditional(&request.headers) {
+    // RFC 9110 section 13.2.1: preconditions count only where the response without them would be "2xx (Successful)".
+    let may_be_tried = (200..300).contains(&object.stored.status);
+    let condition = match may_be_tried && conditional::is_conditional(&request.headers) {
         true => conditional::evaluate(&request.headers, &object.stored.validators()),
         false => Condition::Proceed,
     };
@@ -150,9 +152,13 @@ fn write_hit_head<'h>(
         }
         Condition::Proceed => {
             out.extend_from_slice(&object.head);
-            out.extend_from_slice(b"Content-Length: ");
-            write_decimal(object.body.len() as u64, out);
-            out.extend_from_slice(b"\r\n");
+            // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response with a status
+            // code of 1xx (Informational) or 204 (No Content)."
+            if object.stored.status != 204 {
+                out.extend_from_slice(b"Content-Length: ");
+                write_decimal(object.body.len() as u64, out);
+                out.extend_from_slice(b"\r\n");
+            }
             object.stored.status
         }
     };
@@ -160,6 +166,7 @@ fn write_hit_head<'h>(
     out.extend_from_slice(b"Age: ");
     write_decimal(u64::from(hit.age), out);
     out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&hit.for_client);
     loops::write_via(Version::Http11, &session.context.pseudonym, out);
     record::write_status(&hit.status, out);
     write_connection(request.version, persists, out);
@@ -274,7 +281,7 @@ pub async fn reply(
             session.outbox.clear();
             delivered.persists = persists;
             delivered.octets = 0;
-            delivered.status = answer::instead(session, &request.head, error, persists);
+            delivered.status = answer::instead(session, fetch, error, persists);
             delivered.end = End::Answered;
         }
         _ => {}

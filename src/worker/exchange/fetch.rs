@@ -13,7 +13,6 @@ use crate::config::{Config, Mode};
 use crate::http::connection::{self, EndToEnd};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{Limits, Method, ResponseHead, Version};
-use crate::http::headers::Headers;
 use crate::http::target::Authority;
 use crate::routing::loops;
 use crate::shared::Counter;
@@ -86,7 +85,7 @@ pub async fn fetch(
 ) -> Result<Fetched, Trouble> {
     let (authority, exempt) = fetch.to.authority(session, &fetch.uri);
     let authority = authority.clone().with_default_port(80);
-    let name: Rc<str> = authority.to_string().into();
+    let name: Rc<str> = fetch.to.pool_name(&authority).into();
     body.begin(head_for_origin(session, fetch), &mut session.inbox)?;
     let mut link = pooled(session, name.clone());
     loop {
@@ -96,7 +95,10 @@ pub async fn fetch(
         };
         let asked_at = clock::unix_seconds();
         match converse(session, fetch, body, &mut used).await {
-            Ok(head) => return reply(fetch, head, used, asked_at).map_err(Trouble::Upstream),
+            Ok(head) => {
+                body.answered();
+                return reply(fetch, head, used, asked_at).map_err(Trouble::Upstream);
+            }
             // RFC 9112 section 9.3.1: "a proxy or gateway ... can automatically retry" an idempotent request, once, on
             // another connection.
             Err(Trouble::Upstream(error))
@@ -206,7 +208,7 @@ fn reply(
     let request = &fetch.request.head;
     if head.status == 101 {
         // RFC 9110 section 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client".
-        if connection::upgrade(request).is_none() || !head.headers.contains("upgrade") {
+        if !connection::is_agreed_upgrade(request, &head) {
             return Err(upstream::Error::UnaskedSwitch);
         }
         let framing = Framing::None;
@@ -253,7 +255,7 @@ fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
     }
     loops::write_via(request.version, &session.context.pseudonym, &mut out);
     if session.mode == Mode::Reverse {
-        write_forwarded(session, &request.headers, &mut out);
+        write_forwarded(session, fetch, &mut out);
     }
     if let Some(protocol) = connection::upgrade(request) {
         out.extend_from_slice(b"Connection: upgrade\r\n");
@@ -298,9 +300,9 @@ pub fn write_framing(framing: Framing, out: &mut Vec<u8>) {
 }
 
 /// What a web server behind us is told of the client; a chain that others have begun goes on.
-fn write_forwarded(session: &Session, request: &Headers, out: &mut Vec<u8>) {
+fn write_forwarded(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
     out.extend_from_slice(b"X-Forwarded-For: ");
-    for hop in request.list("x-forwarded-for") {
+    for hop in fetch.request.head.headers.list("x-forwarded-for") {
         out.extend_from_slice(hop);
         out.extend_from_slice(b", ");
     }
@@ -309,9 +311,9 @@ fn write_forwarded(session: &Session, request: &Headers, out: &mut Vec<u8>) {
         "{}\r\nX-Forwarded-Proto: http\r\n",
         session.conn.peer_addr().ip().to_canonical()
     );
-    if let Some(host) = request.get("host") {
-        write_field("X-Forwarded-Host", host, out);
-    }
+    out.extend_from_slice(b"X-Forwarded-Host: ");
+    fetch.uri.authority.write(80, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 pub fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {

@@ -3,8 +3,7 @@
 use std::rc::Rc;
 
 use super::Hit;
-use super::admit::Admitted;
-use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, Verdict};
+use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, Side, Verdict};
 use crate::http::page::{Answer, AnswerReason};
 use crate::http::target::TargetUri;
 use crate::shared::Version;
@@ -48,7 +47,7 @@ impl Plan {
     }
 }
 
-pub fn lookup(session: &Session, _admitted: &Admitted, uri: &TargetUri) -> Looked {
+pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
     let head = session.head();
     let Some(store) = &session.context.store else {
         let status = CacheStatus {
@@ -63,7 +62,7 @@ pub fn lookup(session: &Session, _admitted: &Admitted, uri: &TargetUri) -> Looke
     }
     let mut key = session.context.key_buffer.take();
     key.clear();
-    uri.write_key(&mut key);
+    cache::key::write(uri, side, &mut key);
     let now = clock::unix_seconds();
     // The version is read before the store is: see `store`.
     let version = store.version(&key);
@@ -76,6 +75,7 @@ pub fn lookup(session: &Session, _admitted: &Admitted, uri: &TargetUri) -> Looke
                     object,
                     age,
                     status,
+                    for_client: Vec::new(),
                     outcome: "hit",
                     reason: "fresh",
                 });

@@ -79,6 +79,8 @@ pub struct Hit {
     /// Seconds.
     pub age: u32,
     pub status: CacheStatus,
+    /// Field lines that are for this client alone and are not stored.
+    pub for_client: Vec<u8>,
     /// `hit` or `revalidated`, and why, for the log.
     pub outcome: &'static str,
     pub reason: &'static str,
@@ -113,7 +115,7 @@ pub fn begin(session: &mut Session) -> Begun {
             return Begun::Later(Box::new(Later::Tunnel(request, uri)));
         }
     };
-    match lookup::lookup(session, &admitted, &uri) {
+    match lookup::lookup(session, &uri, to.side()) {
         lookup::Looked::Answer(answer) => Begun::Written(answer::refuse(session, &answer, began)),
         lookup::Looked::Hit(hit) if deliver::fits_outbox(&hit) => {
             Begun::Written(deliver::hit_now(session, &admitted, &hit, began))

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::fetch::Reply;
+use super::fetch::{Reply, write_field};
 use super::lookup::Plan;
 use super::{Fetch, Hit};
 use crate::cache::{self, CacheStatus, Forwarded, Key, Stored};
@@ -32,7 +32,8 @@ pub fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Recorded {
     let Some(store) = &context.store else {
         return Recorded::passed(reply, plan.status);
     };
-    for key in cache::invalidate::invalidates(&fetch.request.head.method, &fetch.uri, &reply.head) {
+    let method = &fetch.request.head.method;
+    for key in cache::invalidate::invalidates(method, &fetch.uri, fetch.to.side(), &reply.head) {
         store.invalidate(key.as_bytes());
         context.count(Counter::CacheInvalidated, 1);
     }
@@ -77,11 +78,19 @@ fn refreshed(
         status = plan.status.and_not_stored(reason);
     }
     status.forwarded_status = Some(304);
+    // A cookie in the 304 is for the one client whose request was revalidated, kept or not.
+    let mut for_client = Vec::new();
+    if !object.stored.headers.contains("set-cookie") {
+        for cookie in reply.head.headers.get_all("set-cookie") {
+            write_field("Set-Cookie", cookie, &mut for_client);
+        }
+    }
     let reason = plan.status.detail.unwrap_or_default();
     let hit = Hit {
         age: object.stored.age(now),
         object,
         status,
+        for_client,
         outcome: "revalidated",
         reason,
     };

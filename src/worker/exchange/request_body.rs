@@ -110,6 +110,14 @@ impl RequestBody {
         self.hold_until.take().is_some()
     }
 
+    /// The final response has begun: a client that still waits for 100 (Continue) gets no go-ahead in the midst of it, and
+    /// need not send its body any more.
+    pub fn answered(&mut self) {
+        if self.hold_until.take().is_some() && self.state == State::Going {
+            self.state = State::Refused;
+        }
+    }
+
     /// Runs `other` to its end and moves the request meanwhile. `limit` is the time that `other` has once the request
     /// has left; None: it ran out.
     pub async fn beside<T>(

@@ -1,6 +1,7 @@
 //! Step 2: where a request goes: to an origin server, through a tunnel, or no further than here.
 
 use crate::access;
+use crate::cache::Side;
 use crate::config::{HostField, Mode};
 use crate::http::head::{Method, RequestHead};
 use crate::http::page::{Answer, AnswerReason};
@@ -84,6 +85,23 @@ fn target_is_here(head: &RequestHead) -> bool {
 }
 
 impl Origin {
+    /// Which of the store's key spaces its responses belong to.
+    pub fn side(&self) -> Side {
+        match self {
+            Origin::Target => Side::Forward,
+            Origin::Configured => Side::Reverse,
+        }
+    }
+
+    /// The pool's name for its idle connections. Those to a configured origin are apart: they were made without
+    /// asking `access`, so a forward listener's request must not get them.
+    pub fn pool_name(&self, authority: &Authority) -> String {
+        match self {
+            Origin::Target => authority.to_string(),
+            Origin::Configured => format!("reverse {authority}"),
+        }
+    }
+
     /// The authority to connect to; `access` is not asked about a configured one.
     pub fn authority<'a>(&self, session: &'a Session, uri: &'a TargetUri) -> (&'a Authority, bool) {
         match (self, &session.context.reverse_to) {

@@ -1,11 +1,13 @@
 //! Requests that turn their connection into a tunnel: CONNECT, and Upgrade once the origin server agreed.
 
 use super::answer;
-use super::fetch::{Reply, Trouble};
+use super::fetch::{Reply, Trouble, write_field};
 use super::finish::{self, Outcome};
+use super::record;
 use super::{Fetch, Next, Request};
-use crate::http::connection;
-use crate::http::head::Version;
+use crate::cache::{CacheStatus, Forwarded};
+use crate::http::connection::EndToEnd;
+use crate::http::head::{Version, write_status_line};
 use crate::http::target::TargetUri;
 use crate::log::OriginUse;
 use crate::routing::loops;
@@ -14,6 +16,16 @@ use crate::upstream::dial;
 use crate::upstream::tunnel::{self, Why};
 use crate::wire::Stream;
 use crate::worker::session::Session;
+
+/// What Cache-Status says of CONNECT.
+const NO_PART: CacheStatus = CacheStatus {
+    hit: false,
+    forwarded: Some(Forwarded::Method),
+    forwarded_status: None,
+    stored: false,
+    ttl: None,
+    detail: None,
+};
 
 /// CONNECT (RFC 9110 section 9.3.6): 200 only when connected, then octets both ways.
 pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) -> Next {
@@ -29,12 +41,16 @@ pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) 
     let (origin, address) = match dialled {
         Ok(dialled) => dialled,
         // What follows a refused CONNECT was meant for somebody else: nothing of it is run.
-        Err(error) => return answer::trouble_of(session, request, Trouble::Upstream(error), true),
+        Err(error) => {
+            let trouble = Trouble::Upstream(error);
+            return answer::trouble_of(session, request, NO_PART, trouble, true);
+        }
     };
     session
         .outbox
         .extend_from_slice(b"HTTP/1.1 200 Connection established\r\n");
     write_via(session);
+    record::write_status(&NO_PART, &mut session.outbox);
     session.outbox.extend_from_slice(b"\r\n");
     let ended = between(session, &origin).await;
     let end = match ended.why {
@@ -57,17 +73,24 @@ pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) 
 
 /// The origin server's 101 (RFC 9110 section 7.8) goes to the client, and what follows it both ways.
 pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply>) -> Next {
-    let protocol = reply
-        .head
-        .headers
-        .get("upgrade")
-        .map(<[u8]>::to_vec)
-        .unwrap_or_default();
-    connection::strip_response(&mut reply.head.headers);
-    reply.head.headers.remove("content-length");
-    reply.head.headers.push("Connection", b"upgrade");
-    reply.head.headers.push("Upgrade", &protocol);
-    reply.head.write(&mut session.outbox);
+    let head = &reply.head;
+    let end_to_end = EndToEnd::of_response(&head.headers);
+    let out = &mut session.outbox;
+    write_status_line(101, &head.reason, out);
+    for (name, value) in head.headers.iter() {
+        if end_to_end.keeps(name) && !name.eq_ignore_ascii_case("content-length") {
+            write_field(name, value, out);
+        }
+    }
+    out.extend_from_slice(b"Connection: upgrade\r\n");
+    write_field(
+        "Upgrade",
+        head.headers.get("upgrade").unwrap_or_default(),
+        out,
+    );
+    loops::write_via(head.version, &session.context.pseudonym, out);
+    record::write_status(&fetch.plan.status, out);
+    out.extend_from_slice(b"\r\n");
     session.outbox.extend_from_slice(&reply.link.inbox.take());
     let ended = between(session, &reply.link.stream).await;
     let outcome = Outcome {
