@@ -5,3 +5,7 @@
 mod support;
 
 mod basics;
+mod bodies;
+mod corpora;
+mod framing;
+mod targets;
