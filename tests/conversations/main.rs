@@ -7,5 +7,8 @@ mod support;
 mod basics;
 mod bodies;
 mod corpora;
+mod fields;
 mod framing;
+mod origins;
+mod pipelining;
 mod targets;
