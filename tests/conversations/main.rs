@@ -4,8 +4,10 @@
 
 mod support;
 
+mod access;
 mod basics;
 mod bodies;
+mod connect;
 mod corpora;
 mod fields;
 mod framing;
