@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod basics;
 mod bodies;
+mod caching;
 mod connect;
 mod corpora;
 mod fields;
