@@ -69,32 +69,54 @@ const END_TO_END: [&str; 34] = [
     "x-real-ip",
 ];
 
-/// Strips what is hop-by-hop, and Proxy-Authorization, which we consume.
-pub fn strip_request(headers: &mut Headers) {
-    strip_hop_by_hop(headers, &["proxy-authorization"]);
+/// Says field by field what goes on to the next hop.
+pub struct EndToEnd {
+    nominated: Vec<Vec<u8>>,
+    /// What is between a client and its proxy, and so ends here.
+    ours: &'static [&'static str],
 }
 
-/// An origin server is nobody's proxy.
-const FOR_PROXIES: [&str; 2] = ["proxy-authenticate", "proxy-authentication-info"];
+impl EndToEnd {
+    /// Proxy-Authorization is consumed.
+    pub fn of_request(headers: &Headers) -> EndToEnd {
+        EndToEnd {
+            nominated: nominated(headers),
+            ours: &["proxy-authorization"],
+        }
+    }
 
-/// Strips what is hop-by-hop, and what a proxy alone may say.
-pub fn strip_response(headers: &mut Headers) {
-    strip_hop_by_hop(headers, &FOR_PROXIES);
-}
+    /// An origin server is nobody's proxy, so its Proxy-Authenticate ends here.
+    pub fn of_response(headers: &Headers) -> EndToEnd {
+        EndToEnd {
+            nominated: nominated(headers),
+            ours: &["proxy-authenticate", "proxy-authentication-info"],
+        }
+    }
 
-fn strip_hop_by_hop(headers: &mut Headers, also: &[&str]) {
     // RFC 9110 7.6.1: "Intermediaries MUST parse a received Connection header field before a message is forwarded and,
     // for each connection-option in this field, remove any header or trailer field(s) from the message with the same
     // name as the connection-option, and then remove the Connection header field itself"
-    let nominated = nominated(headers);
-    headers.retain(|name, _| {
+    pub fn keeps(&self, name: &str) -> bool {
         !is_any(name, &HOP_BY_HOP)
-            && !is_any(name, also)
-            && (nominated.is_empty()
-                || nominated
+            && !is_any(name, self.ours)
+            && (self.nominated.is_empty()
+                || self
+                    .nominated
                     .binary_search(&name.to_ascii_lowercase().into_bytes())
                     .is_err())
-    });
+    }
+}
+
+/// Strips what does not go on.
+pub fn strip_request(headers: &mut Headers) {
+    let end_to_end = EndToEnd::of_request(headers);
+    headers.retain(|name, _| end_to_end.keeps(name));
+}
+
+/// Strips what does not go on.
+pub fn strip_response(headers: &mut Headers) {
+    let end_to_end = EndToEnd::of_response(headers);
+    headers.retain(|name, _| end_to_end.keeps(name));
 }
 
 /// Names of fields that Connection adds to the fixed ones, in lower case, sorted. Usually none, and then
@@ -109,16 +131,6 @@ pub fn nominated(headers: &Headers) -> Vec<Vec<u8>> {
         .collect();
     names.sort_unstable();
     names
-}
-
-/// Whether a response's field goes no further than here: hop-by-hop, or an origin server's word for proxies only.
-/// `nominated` is what its Connection adds.
-pub fn ends_here(name: &str, nominated: &[Vec<u8>]) -> bool {
-    is_any(name, &HOP_BY_HOP)
-        || is_any(name, &FOR_PROXIES)
-        || nominated
-            .iter()
-            .any(|n| n.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Whether the field is hop-by-hop, nominated or not.

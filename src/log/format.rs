@@ -163,12 +163,12 @@ impl Record<'_> {
     fn extension(&self, out: &mut Vec<u8>) {
         let _ = write!(
             out,
-            "worker={} connection={} request={} queued={:.3} took={:.3} cache={} reason={} origin=",
+            "worker={} connection={} request={} queued={} took={} cache={} reason={} origin=",
             self.worker,
             self.connection,
             self.request,
-            self.queued.as_secs_f64(),
-            self.took.as_secs_f64(),
+            Seconds(self.queued),
+            Seconds(self.took),
             if self.cache.is_empty() {
                 "-"
             } else {
@@ -189,6 +189,15 @@ impl Record<'_> {
             " end={}",
             if self.end.is_empty() { "-" } else { self.end }
         );
+    }
+}
+
+/// A duration as seconds with microseconds: short requests are what a proxy has.
+struct Seconds(Duration);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
     }
 }
 
@@ -255,7 +264,7 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
         assert!(line.contains("\"GET http://a.example/\\\"x\\x0A HTTP/1.1\" 200 5 \"-\" \"curl/8\\x1B[31m\" worker=1"), "{line}");
-        assert!(line.ends_with("queued=0.002 took=0.012 cache=miss reason=uri-miss origin=10.0.0.1:80/reused end=-\n"), "{line}");
+        assert!(line.ends_with("queued=0.001500 took=0.012345 cache=miss reason=uri-miss origin=10.0.0.1:80/reused end=-\n"), "{line}");
     }
 
     #[test]

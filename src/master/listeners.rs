@@ -33,10 +33,11 @@ pub(super) struct Listeners {
 
 /// Why an address cannot be listened on, and what to do about it.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}; {}", remedy(.source))]
+#[error("cannot listen on {address}: {cause}; {}", remedy(.cause))]
 pub(super) struct ListenError {
     address: SocketAddr,
-    source: io::Error,
+    /// In the text already, so it is no `source` that would be told twice.
+    cause: io::Error,
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -61,9 +62,9 @@ impl Listeners {
     pub(super) fn bind(wanted: &[config::Listener]) -> Result<Listeners, ListenError> {
         let mut listeners = Vec::new();
         for (index, listener) in wanted.iter().enumerate() {
-            let error = |source| ListenError {
+            let error = |cause| ListenError {
                 address: listener.address,
-                source,
+                cause,
             };
             match socket::listen(listener.address, BACKLOG) {
                 Ok(socket) => {
@@ -79,13 +80,13 @@ impl Listeners {
                 Err(missing) if wanted.len() > 1 && is_without_ipv6(listener.address, &missing) => {
                     log::warn!("not listening on {}: {missing}", listener.address);
                 }
-                Err(source) => return Err(error(source)),
+                Err(cause) => return Err(error(cause)),
             }
         }
         match (listeners.is_empty(), wanted.first()) {
             (true, Some(first)) => Err(ListenError {
                 address: first.address,
-                source: io::ErrorKind::AddrNotAvailable.into(),
+                cause: io::ErrorKind::AddrNotAvailable.into(),
             }),
             _ => Ok(Listeners { listeners }),
         }

@@ -41,19 +41,12 @@ pub fn via_has(headers: &Headers, pseudonym: &Pseudonym) -> bool {
     })
 }
 
-/// Signs a message that came in that version. "A proxy MUST send an appropriate Via header field in each message
-/// that it forwards."
-pub fn add_via(headers: &mut Headers, version: Version, pseudonym: &Pseudonym) {
-    let mut value = Vec::with_capacity(4 + pseudonym.0.len());
-    value.extend_from_slice(version.number().as_bytes());
-    value.push(b' ');
-    value.extend_from_slice(pseudonym.0.as_bytes());
-    headers.push("Via", &value);
-}
-
-/// The Via line of a response that we send.
-pub fn write_via(pseudonym: &Pseudonym, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"Via: 1.1 ");
+/// The Via line of a message that came in that version. "A proxy MUST send an appropriate Via header field in each
+/// message that it forwards."
+pub fn write_via(received: Version, pseudonym: &Pseudonym, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Via: ");
+    out.extend_from_slice(received.number().as_bytes());
+    out.push(b' ');
     out.extend_from_slice(pseudonym.0.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
@@ -70,11 +63,11 @@ pub fn max_forwards(headers: &Headers) -> Option<u32> {
 /// RFC 9110 7.6.2: "If the Max-Forwards value is greater than zero, the intermediary MUST generate an updated
 /// Max-Forwards field in the forwarded message with a field value that is the lesser of a) the received value
 /// decremented by one (1) or b) the recipient's maximum supported value for Max-Forwards."
-pub fn forward_once(headers: &mut Headers) {
+pub fn write_forwarded_once(headers: &Headers, out: &mut Vec<u8>) {
     if let Some(count @ 1..) = max_forwards(headers) {
-        let mut value = Vec::new();
-        write_decimal(u64::from(count - 1), &mut value);
-        headers.set("Max-Forwards", &value);
+        out.extend_from_slice(b"Max-Forwards: ");
+        write_decimal(u64::from(count - 1), out);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -90,13 +83,9 @@ mod tests {
             !seen(&[]) && !seen(&["1.1 baton-1e", "baton-1f"]) && !seen(&["1.1 other (baton-1f)"])
         );
         assert!(seen(&["1.0 a, HTTP/1.1  BATON-1F (x, y)"]) && seen(&["1.1 a", "1.1 baton-1f"]));
-        let mut headers: Headers = [("Via", "1.0 fred")].into_iter().collect();
-        add_via(&mut headers, Version::Http10, &own);
-        assert_eq!(
-            headers.list("via").collect::<Vec<_>>(),
-            [&b"1.0 fred"[..], b"1.0 baton-1f"]
-        );
-        assert!(via_has(&headers, &own));
+        let mut line = Vec::new();
+        write_via(Version::Http10, &own, &mut line);
+        assert_eq!(line, b"Via: 1.0 baton-1f\r\n");
         assert_eq!(Pseudonym::new("a b,c\r\n\u{e4}").as_str(), "a-b-c---");
     }
 
@@ -113,8 +102,8 @@ mod tests {
         for bad in [&["-1"][..], &["x"], &[""], &["1", "1"], &["1, 1"], &[]] {
             assert_eq!(max_forwards(&of(bad)), None, "{bad:?}");
         }
-        let mut headers = of(&["3"]);
-        forward_once(&mut headers);
-        assert_eq!(headers.get("max-forwards"), Some(&b"2"[..]));
+        let mut line = Vec::new();
+        write_forwarded_once(&of(&["3"]), &mut line);
+        assert_eq!(line, b"Max-Forwards: 2\r\n");
     }
 }

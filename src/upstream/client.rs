@@ -9,6 +9,8 @@ use crate::wire::{Inbox, Stream, buffers};
 
 /// A connection that carries one exchange. The request's body may still be on its way while the response is read.
 pub struct Link {
+    /// `host:port`, under which it is kept when idle.
+    pub name: Rc<str>,
     /// Shared with the pump of the request's body.
     pub stream: Rc<Stream>,
     pub address: SocketAddr,
@@ -20,8 +22,9 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(stream: Stream, address: SocketAddr, reused: bool) -> Link {
+    pub fn new(name: Rc<str>, stream: Stream, address: SocketAddr, reused: bool) -> Link {
         Link {
+            name,
             stream: Rc::new(stream),
             address,
             reused,
@@ -55,11 +58,11 @@ impl Link {
     }
 
     /// The bare connection, if nobody else uses it and nothing is left on it.
-    pub fn into_idle(self) -> Option<(Stream, SocketAddr)> {
+    pub fn into_idle(self) -> Option<(Rc<str>, Stream, SocketAddr)> {
         if !self.inbox.is_empty() {
             return None;
         }
         let stream = Rc::try_unwrap(self.stream).ok()?;
-        Some((stream, self.address))
+        Some((self.name, stream, self.address))
     }
 }

@@ -1,7 +1,8 @@
 //! Idle connections to origin servers, by authority, in this worker.
 //!
 //! Only a connection whose last response ended where it should comes back here. One on which anything has
-//! arrived meanwhile (the end included) is never handed out.
+//! arrived meanwhile (the end included) is never handed out: RFC 9112 section 9.2, octets on an idle connection
+//! answer no request of ours.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -9,7 +10,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::sys::socket::{self, Readiness};
 use crate::wire::Stream;
 
 /// Idle connections over all authorities.
@@ -45,7 +45,7 @@ impl Pool {
         let now = Instant::now();
         while let Some(candidate) = idle.pop_back() {
             self.count -= 1;
-            if candidate.until > now && is_quiet(&candidate.stream) {
+            if candidate.until > now && candidate.stream.is_quiet() {
                 return Some((candidate.stream, candidate.address));
             }
         }
@@ -89,7 +89,7 @@ impl Pool {
     pub fn sweep(&mut self) {
         let now = Instant::now();
         self.idle.retain(|_, queue| {
-            queue.retain(|idle| idle.until > now && is_quiet(&idle.stream));
+            queue.retain(|idle| idle.until > now && idle.stream.is_quiet());
             !queue.is_empty()
         });
         self.count = self.idle.values().map(VecDeque::len).sum();
@@ -99,11 +99,6 @@ impl Pool {
         self.idle.clear();
         self.count = 0;
     }
-}
-
-/// RFC 9112 section 9.2: octets on an idle connection answer no request of ours.
-fn is_quiet(stream: &Stream) -> bool {
-    matches!(socket::has_bytes(stream.as_fd()), Ok(Readiness::Nothing))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Broken, Pace};
-use crate::sys::socket;
+use crate::sys::socket::{self, Readiness};
 use crate::sys::watched::Watched;
 
 pub struct Stream {
@@ -60,6 +60,11 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether nothing has arrived that was not read, the end of input included.
+    pub fn is_quiet(&self) -> bool {
+        self.fd.seems_quiet() || matches!(socket::has_bytes(self.as_fd()), Ok(Readiness::Nothing))
     }
 
     /// Waits until a read would not block.

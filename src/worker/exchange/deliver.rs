@@ -7,17 +7,18 @@ use std::io::IoSlice;
 use tokio::time::Instant;
 
 use super::admit::Admitted;
-use super::fetch::{self, Reply};
+use super::fetch::{self, Reply, write_field};
 use super::finish::{self, Outcome};
 use super::record::{self, Recording};
 use super::request_body::RequestBody;
 use super::{Fetch, Hit, Next, Request, answer};
 use crate::http::body::{Decoder, Encoder};
 use crate::http::conditional::{self, Outcome as Condition};
+use crate::http::connection::EndToEnd;
+use crate::http::date;
 use crate::http::framing::Framing;
 use crate::http::head::{Method, RequestHead, ResponseHead, Version, write_status_line};
 use crate::http::syntax::write_decimal;
-use crate::http::{connection, date};
 use crate::routing::loops;
 use crate::store::Object;
 use crate::upstream;
@@ -166,7 +167,7 @@ fn write_hit_head<'h>(
     write_decimal(u64::from(hit.age), out);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(&hit.for_client);
-    loops::write_via(&session.context.pseudonym, out);
+    loops::write_via(Version::Http11, &session.context.pseudonym, out);
     record::write_status(&hit.status, out);
     write_connection(request.version, persists, out);
     out.extend_from_slice(b"\r\n");
@@ -310,10 +311,10 @@ fn write_reply_head(
     write_status_line(head.status, &head.reason, &mut out);
     // RFC 9110 section 8.6: the answer to HEAD may say the length that GET would have; 1xx and 204 must not.
     let length_of_get = framing == Framing::None && request.head.method == Method::Head;
-    let nominated = connection::nominated(&head.headers);
+    let end_to_end = EndToEnd::of_response(&head.headers);
     for (name, value) in head.headers.iter() {
         let is_length = name.eq_ignore_ascii_case("content-length");
-        if !connection::ends_here(name, &nominated) && (!is_length || length_of_get) {
+        if end_to_end.keeps(name) && (!is_length || length_of_get) {
             write_field(name, value, &mut out);
         }
     }
@@ -325,7 +326,7 @@ fn write_reply_head(
         out.extend_from_slice(b"\r\n");
     }
     fetch::write_framing(framing, &mut out);
-    loops::write_via(&session.context.pseudonym, &mut out);
+    loops::write_via(head.version, &session.context.pseudonym, &mut out);
     recording.write_status(&mut out);
     write_connection(request.head.version, persists, &mut out);
     out.extend_from_slice(b"\r\n");
@@ -456,11 +457,4 @@ pub fn write_connection(version: Version, persists: bool, out: &mut Vec<u8>) {
         (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         (true, Version::Http11) => {}
     }
-}
-
-pub fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

@@ -3,16 +3,16 @@
 //! A connection of the pool may have died unseen; a request that met its close is sent once more, where that is
 //! safe. Interim responses are passed on from here.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
+use std::rc::Rc;
 
 use super::Fetch;
 use super::request_body::{self, Ends, RequestBody};
 use crate::cache::{self, Times};
 use crate::config::{Config, Mode};
-use crate::http::connection;
+use crate::http::connection::{self, EndToEnd};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{Limits, Method, ResponseHead, Version};
-use crate::http::headers::Headers;
 use crate::http::target::Authority;
 use crate::routing::loops;
 use crate::shared::Counter;
@@ -21,6 +21,15 @@ use crate::upstream::client::Link;
 use crate::upstream::{self, dial};
 use crate::worker::session::Session;
 
+/// The client's conditions, in whose place ours go when we revalidate.
+const CONDITIONS: [&str; 5] = [
+    "if-none-match",
+    "if-modified-since",
+    "if-match",
+    "if-unmodified-since",
+    "if-range",
+];
+const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 /// Interim responses passed on for one request.
 const MOST_INTERIM: usize = 16;
 
@@ -76,13 +85,13 @@ pub async fn fetch(
 ) -> Result<Fetched, Trouble> {
     let (authority, exempt) = fetch.to.authority(session, &fetch.uri);
     let authority = authority.clone().with_default_port(80);
-    let name = fetch.to.pool_name(&authority);
+    let name: Rc<str> = fetch.to.pool_name(&authority).into();
     body.begin(head_for_origin(session, fetch), &mut session.inbox)?;
-    let mut link = pooled(session, &name);
+    let mut link = pooled(session, name.clone());
     loop {
         let mut used = match link.take() {
             Some(link) => link,
-            None => dialled(session, &authority, exempt).await?,
+            None => dialled(session, &authority, name.clone(), exempt).await?,
         };
         let asked_at = clock::unix_seconds();
         match converse(session, fetch, body, &mut used).await {
@@ -111,15 +120,16 @@ fn met_its_close(link: &Link, error: &upstream::Error) -> bool {
         && matches!(error, upstream::Error::Closed | upstream::Error::Broken(_))
 }
 
-fn pooled(session: &Session, name: &str) -> Option<Link> {
-    let (stream, address) = session.context.pool.borrow_mut().take(name)?;
+fn pooled(session: &Session, name: Rc<str>) -> Option<Link> {
+    let (stream, address) = session.context.pool.borrow_mut().take(&name)?;
     session.context.count(Counter::OriginReuses, 1);
-    Some(Link::new(stream, address, true))
+    Some(Link::new(name, stream, address, true))
 }
 
 async fn dialled(
     session: &Session,
     authority: &Authority,
+    name: Rc<str>,
     exempt: bool,
 ) -> Result<Link, upstream::Error> {
     let context = &session.context;
@@ -127,7 +137,7 @@ async fn dialled(
     let limit = context.config.origin.connect_timeout;
     let (stream, address) = dial::dial(&context.resolver, authority, destinations, limit).await?;
     context.count(Counter::OriginConnects, 1);
-    Ok(Link::new(stream, address, false))
+    Ok(Link::new(name, stream, address, false))
 }
 
 /// Sends the request, and passes interim responses on, until the final head is there.
@@ -227,45 +237,53 @@ fn reply(
 /// The request as the origin server gets it: re-serialised, without what was meant for us.
 fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
     let request = &fetch.request.head;
-    let upgrade = connection::upgrade(request).map(<[u8]>::to_vec);
-    let mut fields = request.headers.clone();
-    connection::strip_request(&mut fields);
-    // RFC 9112 section 3.2: "a client MUST send a Host header field", first by custom.
-    for ours in ["host", "content-length", "via"] {
-        fields.remove(ours);
-    }
-    if let Some(stale) = &fetch.plan.stale {
-        cache::stored::set_conditions(&stale.stored, &mut fields);
-    }
-    if matches!(request.method, Method::Trace | Method::Options) {
-        loops::forward_once(&mut fields);
-    }
-    request
-        .headers
-        .get_all("via")
-        .for_each(|via| fields.push("Via", via));
-    loops::add_via(&mut fields, request.version, &session.context.pseudonym);
-    if session.mode == Mode::Reverse {
-        forwarded_fields(session, &fetch.uri.authority, &mut fields);
-    }
-    if let Some(protocol) = upgrade {
-        fields.push("Connection", b"upgrade");
-        fields.push("Upgrade", &protocol);
-    }
-    if fetch.request.expects_continue && !fields.contains("expect") {
-        fields.push("Expect", b"100-continue");
-    }
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(request.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(&fetch.uri.path_and_query);
+    // RFC 9112 section 3.2: "a client MUST send a Host header field", first by custom.
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     fetch.to.host(session, &fetch.uri).write(80, &mut out);
     out.extend_from_slice(b"\r\n");
-    fields.write(&mut out);
+    write_end_to_end(session, fetch, &mut out);
+    if let Some(stale) = &fetch.plan.stale {
+        cache::stored::conditions(&stale.stored)
+            .for_each(|(name, value)| write_field(name, value, &mut out));
+    }
+    if counts_forwards(&request.method) {
+        loops::write_forwarded_once(&request.headers, &mut out);
+    }
+    loops::write_via(request.version, &session.context.pseudonym, &mut out);
+    if session.mode == Mode::Reverse {
+        write_forwarded(session, fetch, &mut out);
+    }
+    if let Some(protocol) = connection::upgrade(request) {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        write_field("Upgrade", protocol, &mut out);
+    }
     write_framing(fetch.request.framing, &mut out);
     out.extend_from_slice(b"\r\n");
     out
+}
+
+fn counts_forwards(method: &Method) -> bool {
+    matches!(method, Method::Trace | Method::Options)
+}
+
+/// The client's own fields, but for those that end here and those that are written anew.
+fn write_end_to_end(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
+    let request = &fetch.request.head;
+    let end_to_end = EndToEnd::of_request(&request.headers);
+    for (name, value) in request.headers.iter() {
+        let is_any = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+        let anew = is_any(&["host", "content-length"])
+            || (fetch.plan.stale.is_some() && is_any(&CONDITIONS))
+            || (counts_forwards(&request.method) && is_any(&["max-forwards"]))
+            || (session.mode == Mode::Reverse && is_any(&FORWARDED));
+        if !anew && end_to_end.keeps(name) {
+            write_field(name, value, out);
+        }
+    }
 }
 
 /// The framing fields of a message that we send.
@@ -281,21 +299,26 @@ pub fn write_framing(framing: Framing, out: &mut Vec<u8>) {
     }
 }
 
-fn forwarded_fields(session: &Session, authority: &Authority, fields: &mut Headers) {
-    let mut chain = fields
-        .list("x-forwarded-for")
-        .map(|hop| String::from_utf8_lossy(hop).into_owned())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let separator = if chain.is_empty() { "" } else { ", " };
+/// What a web server behind us is told of the client; a chain that others have begun goes on.
+fn write_forwarded(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for hop in fetch.request.head.headers.list("x-forwarded-for") {
+        out.extend_from_slice(hop);
+        out.extend_from_slice(b", ");
+    }
     let _ = write!(
-        chain,
-        "{separator}{}",
+        out,
+        "{}\r\nX-Forwarded-Proto: http\r\n",
         session.conn.peer_addr().ip().to_canonical()
     );
-    fields.set("X-Forwarded-For", chain.as_bytes());
-    fields.set("X-Forwarded-Proto", b"http");
-    let mut host = Vec::new();
-    authority.write(80, &mut host);
-    fields.set("X-Forwarded-Host", &host);
+    out.extend_from_slice(b"X-Forwarded-Host: ");
+    fetch.uri.authority.write(80, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }

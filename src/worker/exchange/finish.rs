@@ -59,7 +59,7 @@ pub fn finish(
     );
     match delivered.end {
         End::Whole => {
-            keep_origin(session, fetch, reply, body);
+            keep_origin(session, reply, body);
             if delivered.persists {
                 Next::KeepAlive
             } else {
@@ -78,16 +78,14 @@ pub fn finish(
 }
 
 /// An origin's connection goes to the pool if the exchange on it is over, both ways, and nothing is left on it.
-pub fn keep_origin(session: &Session, fetch: &Fetch, reply: Box<Reply>, body: &RequestBody) {
+pub fn keep_origin(session: &Session, reply: Box<Reply>, body: &RequestBody) {
     let context: &Context = &session.context;
     if !reply.persists || !body.is_sent() || context.is_draining() {
         return;
     }
-    let (authority, _) = fetch.to.authority(session, &fetch.uri);
-    let name = fetch.to.pool_name(&authority.clone().with_default_port(80));
     let allowed = connection::keep_alive_timeout(&reply.head.headers);
     // Surplus octets would be taken for the next response: such a connection is dropped.
-    if let Some((stream, address)) = reply.link.into_idle() {
+    if let Some((name, stream, address)) = reply.link.into_idle() {
         context
             .pool
             .borrow_mut()

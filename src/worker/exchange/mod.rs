@@ -159,7 +159,7 @@ async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
     };
     match record::record(&session.context, &fetch, reply) {
         record::Recorded::Refreshed(hit, reply) => {
-            finish::keep_origin(session, &fetch, reply, &body);
+            finish::keep_origin(session, reply, &body);
             deliver::hit(session, &fetch.request, &hit).await
         }
         record::Recorded::AskAgain(plan) => {

@@ -4,9 +4,9 @@
 
 use std::rc::Rc;
 
-use super::fetch::Reply;
+use super::fetch::{Reply, write_field};
 use super::lookup::Plan;
-use super::{Fetch, Hit, deliver};
+use super::{Fetch, Hit};
 use crate::cache::{self, CacheStatus, Forwarded, Key, Stored};
 use crate::http::framing::Framing;
 use crate::shared::Counter;
@@ -82,7 +82,7 @@ fn refreshed(
     let mut for_client = Vec::new();
     if !object.stored.headers.contains("set-cookie") {
         for cookie in reply.head.headers.get_all("set-cookie") {
-            deliver::write_field("Set-Cookie", cookie, &mut for_client);
+            write_field("Set-Cookie", cookie, &mut for_client);
         }
     }
     let reason = plan.status.detail.unwrap_or_default();

@@ -1,12 +1,13 @@
 //! Requests that turn their connection into a tunnel: CONNECT, and Upgrade once the origin server agreed.
 
 use super::answer;
-use super::fetch::{Reply, Trouble};
+use super::fetch::{Reply, Trouble, write_field};
 use super::finish::{self, Outcome};
 use super::record;
 use super::{Fetch, Next, Request};
 use crate::cache::{CacheStatus, Forwarded};
-use crate::http::connection;
+use crate::http::connection::EndToEnd;
+use crate::http::head::{Version, write_status_line};
 use crate::http::target::TargetUri;
 use crate::log::OriginUse;
 use crate::routing::loops;
@@ -72,25 +73,24 @@ pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) 
 
 /// The origin server's 101 (RFC 9110 section 7.8) goes to the client, and what follows it both ways.
 pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply>) -> Next {
-    let protocol = reply
-        .head
-        .headers
-        .get("upgrade")
-        .map(<[u8]>::to_vec)
-        .unwrap_or_default();
-    connection::strip_response(&mut reply.head.headers);
-    reply.head.headers.remove("content-length");
-    reply.head.headers.push("Connection", b"upgrade");
-    reply.head.headers.push("Upgrade", &protocol);
-    loops::add_via(
-        &mut reply.head.headers,
-        reply.head.version,
-        &session.context.pseudonym,
+    let head = &reply.head;
+    let end_to_end = EndToEnd::of_response(&head.headers);
+    let out = &mut session.outbox;
+    write_status_line(101, &head.reason, out);
+    for (name, value) in head.headers.iter() {
+        if end_to_end.keeps(name) && !name.eq_ignore_ascii_case("content-length") {
+            write_field(name, value, out);
+        }
+    }
+    out.extend_from_slice(b"Connection: upgrade\r\n");
+    write_field(
+        "Upgrade",
+        head.headers.get("upgrade").unwrap_or_default(),
+        out,
     );
-    let mut status = Vec::new();
-    fetch.plan.status.write(&mut status);
-    reply.head.headers.push("Cache-Status", &status);
-    reply.head.write(&mut session.outbox);
+    loops::write_via(head.version, &session.context.pseudonym, out);
+    record::write_status(&fetch.plan.status, out);
+    out.extend_from_slice(b"\r\n");
     session.outbox.extend_from_slice(&reply.link.inbox.take());
     let ended = between(session, &reply.link.stream).await;
     let outcome = Outcome {
@@ -135,5 +135,9 @@ async fn between(session: &mut Session, origin: &Stream) -> tunnel::Ended {
 }
 
 fn write_via(session: &mut Session) {
-    loops::write_via(&session.context.pseudonym, &mut session.outbox);
+    loops::write_via(
+        Version::Http11,
+        &session.context.pseudonym,
+        &mut session.outbox,
+    );
 }
