@@ -4,4 +4,14 @@
 
 mod support;
 
+mod access;
 mod basics;
+mod bodies;
+mod caching;
+mod connect;
+mod corpora;
+mod fields;
+mod framing;
+mod origins;
+mod pipelining;
+mod targets;
