@@ -1,0 +1,185 @@
+//! The bare limit: what one HTTP answer costs a single process that does nothing but epoll, read and write.
+//!
+//! Not a server for anybody's use, and no part of what is shipped: `scripts/bench` measures others against it, and
+//! lets them fetch from it. It looks for the end of each head, and at its path alone: `/1m` is answered with 1 MiB,
+//! any other with 1 KiB; below `/no-store/` nothing may be kept; `Connection: close` is obeyed.
+//!
+//! Usage: `bare ADDR:PORT`
+
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{SockFlag, accept4, setsockopt, sockopt};
+
+struct Connection {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// Answers that the kernel has not taken, and how much of the first piece it has.
+    output: Vec<u8>,
+    sent: usize,
+    closing: bool,
+}
+
+struct Answers {
+    small: Vec<u8>,
+    small_no_store: Vec<u8>,
+    large: Vec<u8>,
+    large_no_store: Vec<u8>,
+}
+
+fn answer(length: usize, cache: &str) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\n\
+         Cache-Control: {cache}\r\n\r\n"
+    );
+    [head.into_bytes(), vec![b'x'; length]].concat()
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // cargo adds an option of its own when it runs a benchmark.
+    let Some(address) = std::env::args()
+        .nth(1)
+        .filter(|word| !word.starts_with('-'))
+    else {
+        eprintln!("usage: bare ADDR:PORT (started by scripts/bench)");
+        return Ok(());
+    };
+    let answers = Answers {
+        small: answer(1024, "max-age=36000"),
+        small_no_store: answer(1024, "no-store"),
+        large: answer(1024 * 1024, "max-age=36000"),
+        large_no_store: answer(1024 * 1024, "no-store"),
+    };
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    // std's backlog is short; this one is for a load generator.
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(4096)?)?;
+    setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX))?;
+    let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut events = vec![EpollEvent::empty(); 256];
+    loop {
+        let count = epoll.wait(&mut events, EpollTimeout::NONE)?;
+        for event in &events[..count] {
+            if event.data() == u64::MAX {
+                accept(&listener, &epoll, &mut connections)?;
+                continue;
+            }
+            let place = &mut connections[event.data() as usize];
+            let goes_on = place
+                .as_mut()
+                .is_some_and(|connection| connection.happened(&epoll, event.data(), &answers));
+            if !goes_on {
+                *place = None;
+            }
+        }
+    }
+}
+
+fn accept(
+    listener: &TcpListener,
+    epoll: &Epoll,
+    connections: &mut Vec<Option<Connection>>,
+) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    while let Ok(number) = accept4(listener.as_raw_fd(), flags) {
+        // SAFETY: accept4 has just opened it; nobody else owns it.
+        #[expect(unsafe_code, reason = "nix hands out a bare number")]
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        let index = number as usize;
+        if connections.len() <= index {
+            connections.resize_with(index + 1, || None);
+        }
+        epoll.add(&fd, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+        connections[index] = Some(Connection {
+            stream: fd.into(),
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            closing: false,
+        });
+    }
+    Ok(())
+}
+
+impl Connection {
+    /// Whether the connection goes on.
+    fn happened(&mut self, epoll: &Epoll, token: u64, answers: &Answers) -> bool {
+        if !self.output.is_empty() {
+            return self.flush() && self.watch(epoll, token);
+        }
+        let mut octets = [0; 16 * 1024];
+        match (&self.stream).read(&mut octets) {
+            Ok(0) => return false,
+            Ok(read) if self.input.is_empty() => {
+                let used = self.answer(&octets[..read], answers);
+                self.input.extend_from_slice(&octets[used..read]);
+            }
+            Ok(read) => {
+                let mut input = std::mem::take(&mut self.input);
+                input.extend_from_slice(&octets[..read]);
+                let used = self.answer(&input, answers);
+                self.input = input.split_off(used);
+            }
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+        (self.output.is_empty() || self.watch(epoll, token))
+            && !(self.closing && self.output.is_empty())
+    }
+
+    /// Answers every whole head; returns the octets of those heads.
+    fn answer(&mut self, octets: &[u8], answers: &Answers) -> usize {
+        let mut used = 0;
+        let mut pieces = Vec::with_capacity(16);
+        while let Some(end) = memchr::memmem::find(&octets[used..], b"\r\n\r\n") {
+            let head = &octets[used..used + end];
+            let path = &head[4.min(head.len())..];
+            pieces.push(IoSlice::new(match path {
+                path if path.starts_with(b"/1m") => &answers.large,
+                path if path.starts_with(b"/no-store/1m") => &answers.large_no_store,
+                path if path.starts_with(b"/no-store/") => &answers.small_no_store,
+                _ => &answers.small,
+            }));
+            self.closing |= memchr::memmem::find(head, b"onnection: close").is_some();
+            used += end + 4;
+        }
+        if !pieces.is_empty() {
+            let sent = (&self.stream).write_vectored(&pieces).unwrap_or(0);
+            if sent < pieces.iter().map(|piece| piece.len()).sum() {
+                self.output = pieces
+                    .iter()
+                    .flat_map(|piece| piece.iter().copied())
+                    .collect();
+                self.sent = sent;
+            }
+        }
+        used
+    }
+
+    fn flush(&mut self) -> bool {
+        match (&self.stream).write(&self.output[self.sent..]) {
+            Ok(sent) => self.sent += sent,
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+            return !self.closing;
+        }
+        true
+    }
+
+    fn watch(&self, epoll: &Epoll, token: u64) -> bool {
+        let flags = if self.output.is_empty() {
+            EpollFlags::EPOLLIN
+        } else {
+            EpollFlags::EPOLLOUT
+        };
+        epoll
+            .modify(self.stream.as_fd(), &mut EpollEvent::new(flags, token))
+            .is_ok()
+    }
+}
