@@ -2,7 +2,7 @@
 //!
 //! Not a server for anybody's use, and no part of what is shipped: `scripts/bench` measures others against it, and
 //! lets them fetch from it. It looks for the end of each head, and at its path alone: `/1m` is answered with 1 MiB,
-//! any other with 1 KiB; below `/no-store/` nothing may be kept; `Connection: close` is obeyed.
+//! any other with 1 KiB; what is below `/no-store/` may not be kept; `Connection: close` is obeyed.
 //!
 //! Usage: `bare ADDR:PORT`
 
@@ -24,15 +24,14 @@ struct Connection {
 
 struct Answers {
     small: Vec<u8>,
+    small_and_close: Vec<u8>,
     small_no_store: Vec<u8>,
     large: Vec<u8>,
-    large_no_store: Vec<u8>,
 }
 
-fn answer(length: usize, cache: &str) -> Vec<u8> {
+fn answer(length: usize, fields: &str) -> Vec<u8> {
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\n\
-         Cache-Control: {cache}\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\n{fields}\r\n\r\n"
     );
     [head.into_bytes(), vec![b'x'; length]].concat()
 }
@@ -47,10 +46,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     };
     let answers = Answers {
-        small: answer(1024, "max-age=36000"),
-        small_no_store: answer(1024, "no-store"),
-        large: answer(1024 * 1024, "max-age=36000"),
-        large_no_store: answer(1024 * 1024, "no-store"),
+        small: answer(1024, "Cache-Control: max-age=36000"),
+        small_and_close: answer(1024, "Cache-Control: max-age=36000\r\nConnection: close"),
+        small_no_store: answer(1024, "Cache-Control: no-store"),
+        large: answer(1024 * 1024, "Cache-Control: max-age=36000"),
     };
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -137,13 +136,13 @@ impl Connection {
         while let Some(end) = memchr::memmem::find(&octets[used..], b"\r\n\r\n") {
             let head = &octets[used..used + end];
             let path = &head[4.min(head.len())..];
+            self.closing |= memchr::memmem::find(head, b"onnection: close").is_some();
             pieces.push(IoSlice::new(match path {
                 path if path.starts_with(b"/1m") => &answers.large,
-                path if path.starts_with(b"/no-store/1m") => &answers.large_no_store,
                 path if path.starts_with(b"/no-store/") => &answers.small_no_store,
+                _ if self.closing => &answers.small_and_close,
                 _ => &answers.small,
             }));
-            self.closing |= memchr::memmem::find(head, b"onnection: close").is_some();
             used += end + 4;
         }
         if !pieces.is_empty() {

@@ -16,7 +16,7 @@ use crate::sys::socket::{self, Readiness};
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// Connections accepted from one listener before others get their turn.
+/// Connections accepted from one listener before others get their turn, at the most.
 const ACCEPTED_AT_ONCE: usize = 64;
 
 struct Listener {
@@ -25,6 +25,9 @@ struct Listener {
     socket: OwnedFd,
     address: SocketAddr,
     mode: Mode,
+    /// Connections expected at the next wake. Asking for one more than there are costs a call in vain each time, and
+    /// asking for fewer costs another wake.
+    burst: usize,
 }
 
 pub(super) struct Listeners {
@@ -74,6 +77,7 @@ impl Listeners {
                         socket,
                         address,
                         mode: listener.mode,
+                        burst: 1,
                     });
                 }
                 // Machines without IPv6 exist; there its loopback address is left out, if another one remains.
@@ -107,6 +111,18 @@ impl Listeners {
         for listener in &self.listeners {
             // One that is not watched is fine.
             let _ = epoll.delete(listener.socket.as_fd());
+        }
+    }
+
+    fn burst(&self, place: usize) -> usize {
+        self.listeners
+            .get(place)
+            .map_or(0, |listener| listener.burst)
+    }
+
+    fn expect(&mut self, place: usize, connections: usize) {
+        if let Some(listener) = self.listeners.get_mut(place) {
+            listener.burst = connections.clamp(1, ACCEPTED_AT_ONCE);
         }
     }
 
@@ -167,7 +183,8 @@ enum Trouble {
 impl Master {
     /// Takes what waits at a listener, as much as there is room for.
     pub(super) fn accept(&mut self, place: usize) {
-        for _ in 0..ACCEPTED_AT_ONCE {
+        let expected = self.listeners.burst(place);
+        for accepted in 0..expected {
             let Some(listener) = self
                 .listeners
                 .listeners
@@ -181,7 +198,7 @@ impl Master {
                     let index = u16::try_from(listener.index).unwrap_or(u16::MAX);
                     self.accepted(socket, Conn::accepted(peer, index, self.now));
                 }
-                Ok(None) => return,
+                Ok(None) => return self.listeners.expect(place, accepted),
                 Err(error) => match trouble(&error) {
                     Trouble::Connection => {}
                     Trouble::Shortage => {
@@ -192,6 +209,7 @@ impl Master {
                 },
             }
         }
+        self.listeners.expect(place, expected + 1);
     }
 
     fn accepted(&mut self, socket: OwnedFd, conn: Conn) {

@@ -1,23 +1,23 @@
 //! Descriptors across processes: a pair of message sockets, and messages that carry descriptors.
 //!
 //! A SEQPACKET pair keeps the boundaries of messages and, unlike a datagram pair, reports the peer's death as an
-//! end of file. What arrives is owned and closed on exec from its first moment in safe code. Descriptors that the
+//! end of file. What arrives is owned and closed on exec from its first moment. Descriptors that the
 //! kernel could not deliver are missing without a word: the caller compares with the count in its message.
 
 #![expect(
     unsafe_code,
-    reason = "descriptor numbers become owned descriptors here"
+    reason = "recvmsg, and descriptor numbers that become owned descriptors"
 )]
 
 use std::fs::File;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use sendfd::{RecvWithFd, SendWithFd};
+use sendfd::SendWithFd;
 use socket2::SockRef;
 
 /// Room for descriptors in one receive. A smaller room would lose the rest silently, so it is more than any
@@ -42,21 +42,58 @@ pub fn send_with_fds(sock: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::R
     as_datagram(sock).send_with_fd(bytes, fds)
 }
 
-/// Receives one message into `buf` and appends its descriptors. `Ok(0)`: the peer is gone.
+/// Octets of control data that hold the most descriptors.
+// SAFETY: it only computes a length.
+const CONTROL: usize =
+    unsafe { libc::CMSG_SPACE((MAX_RECEIVED * size_of::<RawFd>()) as u32) } as usize;
+
+/// Control data as the kernel wants it: aligned for its headers.
+#[repr(C)]
+union Control {
+    _header: libc::cmsghdr,
+    octets: [MaybeUninit<u8>; CONTROL],
+}
+
+/// Receives one message into `buf` and appends its descriptors, closed on exec from the start. `Ok(0)`: the peer is gone.
+///
+/// By hand, since sendfd leaves them open on exec, which costs a call for each to mend, and nix hands out none of
+/// them (and so leaks them) when some did not fit below the descriptor limit.
 pub fn recv_with_fds(
     sock: BorrowedFd<'_>,
     buf: &mut [u8],
     fds: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let mut raw: [RawFd; MAX_RECEIVED] = [-1; MAX_RECEIVED];
-    let (octets, count) = as_datagram(sock).recv_with_fd(buf, &mut raw)?;
-    let arrived = fds.len();
-    for &number in raw.iter().take(count) {
-        // SAFETY: the kernel has just opened this number for this message; nobody else owns it.
-        fds.push(unsafe { OwnedFd::from_raw_fd(number) });
-    }
-    for fd in &fds[arrived..] {
-        set_cloexec(fd.as_fd(), true)?;
+    let mut control = Control {
+        octets: [MaybeUninit::uninit(); CONTROL],
+    };
+    let mut part = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    // SAFETY: a C structure of numbers and pointers, for which zero means none.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = CONTROL as _;
+    // SAFETY: every pointer in the message leads to memory that is valid for the length beside it, and outlives the call.
+    let received = unsafe { libc::recvmsg(sock.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) };
+    let octets = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written as much of `control` as it says in the message; the macros stay within that.
+    // Numbers of SCM_RIGHTS have just been opened for this message; nobody else owns them.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&message);
+        while let Some(found) = header.as_ref() {
+            if (found.cmsg_level, found.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let octets = found.cmsg_len - libc::CMSG_LEN(0) as usize;
+                let numbers = libc::CMSG_DATA(header).cast::<RawFd>();
+                fds.extend(
+                    (0..octets / size_of::<RawFd>())
+                        .map(|index| OwnedFd::from_raw_fd(numbers.add(index).read_unaligned())),
+                );
+            }
+            header = libc::CMSG_NXTHDR(&message, header);
+        }
     }
     Ok(octets)
 }

@@ -165,6 +165,11 @@ impl Stream {
         }
     }
 
+    /// Writes what the kernel takes now of the connection's last octets; with all of them goes the end.
+    pub fn try_write_last(&self, octets: &[u8]) -> io::Result<usize> {
+        retry(|| socket::send_last(self.fd.as_fd(), octets))
+    }
+
     /// Ends our direction. A copy of the descriptor elsewhere would suppress the FIN of a mere close.
     pub fn shutdown_write(&self) {
         let _ = socket::shutdown_write(self.fd.as_fd());

@@ -69,7 +69,7 @@ pub fn accept(context: &Rc<Context>, offer: Offer, fd: OwnedFd) {
     }
     let mut session = Session::new(context, offer.conn, Stream::new(fd), offer.bytes, held);
     match session.begin() {
-        Need::Close if session.is_settled() => session.stream.shutdown_write(),
+        Need::Close if session.end_now() => {}
         need => {
             let active = matches!(need, Need::Wait(_)).then_some(active);
             drop(tokio::task::spawn_local(session.run(need, active)));
@@ -111,13 +111,33 @@ impl Session {
             }
         }
         let need = self.serve_buffered();
-        self.flush_now();
+        if !matches!(need, Need::Close) {
+            self.flush_now();
+        }
         need
     }
 
-    /// Whether the connection can be closed at once: nothing is left to send or to take.
-    fn is_settled(&self) -> bool {
-        self.inbox.is_empty() && self.outbox.is_empty() && !self.expects_more
+    /// Sends what is left and ends the connection, if nothing more is to be taken and the kernel takes it all now.
+    fn end_now(&mut self) -> bool {
+        if !self.inbox.is_empty() || self.expects_more {
+            return false;
+        }
+        if self.outbox.is_empty() {
+            self.stream.shutdown_write();
+            return true;
+        }
+        match self.stream.try_write_last(&self.outbox) {
+            Ok(written) if written == self.outbox.len() => {
+                buffers::give(&mut self.outbox);
+                true
+            }
+            Ok(written) => {
+                self.outbox.drain(..written);
+                false
+            }
+            // Waiting, or learning that the client is gone, is `flush`'s business.
+            Err(_) => false,
+        }
     }
 
     /// Everything after the first wait.
