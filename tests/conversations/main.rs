@@ -12,6 +12,7 @@ mod connect;
 mod corpora;
 mod fields;
 mod framing;
+mod limits;
 mod origins;
 mod pipelining;
 mod targets;
