@@ -60,7 +60,7 @@ pub struct Client {
     pub body_timeout: Duration,
     pub write_timeout: Duration,
     pub tunnel_timeout: Duration,
-    /// Octets a second below which a body's timeout runs out.
+    /// Octets a second below which a client counts as stalled, sending or taking a body.
     pub min_rate: u64,
     pub max_header_bytes: u64,
     pub max_headers: usize,
@@ -74,6 +74,8 @@ pub struct Origin {
     pub connect_timeout: Duration,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// Octets a second below which a response's body counts as stalled.
+    pub min_rate: u64,
     pub idle_timeout: Duration,
     /// Idle connections kept a worker and an authority.
     pub idle_per_host: usize,

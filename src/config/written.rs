@@ -235,6 +235,7 @@ fn blank() -> Config {
             connect_timeout: zero,
             header_timeout: zero,
             body_timeout: zero,
+            min_rate: 0,
             idle_timeout: zero,
             idle_per_host: 0,
         },

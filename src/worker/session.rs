@@ -42,6 +42,8 @@ pub struct Session {
     scan: Scan,
     /// When the first octet of an unfinished head was seen.
     head_began: Option<Instant>,
+    /// Whether the client is still sending a body that nobody will read.
+    pub expects_more: bool,
     _held: Held,
 }
 
@@ -59,20 +61,25 @@ enum Need {
 /// Claims an offered socket and serves it; loses the race for it silently.
 pub fn accept(context: &Rc<Context>, offer: Offer, fd: OwnedFd) {
     // Just before the first read: whoever loses closes its copy without a shutdown.
+    let held = context.session_begins();
     if !context.region.ring(context.worker).claim(offer.seq) {
         return;
     }
-    let mut session = Session::new(context, offer.conn, Stream::new(fd), offer.bytes);
+    let mut session = Session::new(context, offer.conn, Stream::new(fd), offer.bytes, held);
     match session.begin() {
-        Need::Close if session.inbox.is_empty() && session.outbox.is_empty() => {
-            session.stream.shutdown_write()
-        }
+        Need::Close if session.is_settled() => session.stream.shutdown_write(),
         need => drop(tokio::task::spawn_local(session.run(need))),
     }
 }
 
 impl Session {
-    fn new(context: &Rc<Context>, conn: Conn, stream: Stream, octets: Vec<u8>) -> Session {
+    fn new(
+        context: &Rc<Context>,
+        conn: Conn,
+        stream: Stream,
+        octets: Vec<u8>,
+        held: Held,
+    ) -> Session {
         Session {
             context: context.clone(),
             mode: context.mode(&conn),
@@ -83,7 +90,8 @@ impl Session {
             head: RequestHead::new(),
             scan: Scan::default(),
             head_began: None,
-            _held: context.session_begins(),
+            expects_more: false,
+            _held: held,
         }
     }
 
@@ -100,6 +108,11 @@ impl Session {
         let need = self.serve_buffered();
         self.flush_now();
         need
+    }
+
+    /// Whether the connection can be closed at once: nothing is left to send or to take.
+    fn is_settled(&self) -> bool {
+        self.inbox.is_empty() && self.outbox.is_empty() && !self.expects_more
     }
 
     /// Everything after the first wait.

@@ -21,6 +21,9 @@ use crate::upstream::Error;
 use crate::worker::exchange::deliver::write_connection;
 use crate::worker::session::Session;
 
+/// For the log, where a client went away within its own request: nobody is left to be told a status.
+const CLIENT_GONE: u16 = 499;
+
 /// What a client is told of a failure upstream (RFC 9110 section 15.6, RFC 9209 section 2.3).
 fn of_upstream(error: &Error) -> AnswerReason {
     match error {
@@ -56,6 +59,7 @@ pub fn refuse(session: &mut Session, answer: &Answer, began: Instant) -> Next {
         && answer.reason.is_policy()
         && crate::http::connection::persists(head.version, &head.headers)
         && session.may_go_on();
+    session.expects_more = !bodyless;
     write(session, &head, answer, persists);
     log(session, Some(&head), answer, began);
     if persists {
@@ -100,7 +104,19 @@ pub fn trouble_of(
             );
             (of_origin(&error), close)
         }
-        Trouble::Client(request_body::Trouble::Broken) => return Next::Close,
+        Trouble::Client(request_body::Trouble::Broken) => {
+            let outcome = Outcome {
+                status: CLIENT_GONE,
+                octets: 0,
+                content_type: None,
+                cache: "",
+                reason: "",
+                origin: None,
+                end: "client-gone",
+            };
+            finish::log(session, Some(&request.head), request.began, &outcome);
+            return Next::Close;
+        }
         Trouble::Client(request_body::Trouble::Stalled) => {
             (Answer::new(AnswerReason::BodyTimeout, ""), true)
         }

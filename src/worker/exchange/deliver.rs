@@ -259,7 +259,7 @@ pub async fn reply(
         ),
         from: Pace::new(
             context.config.origin.body_timeout,
-            context.config.client.min_rate,
+            context.config.origin.min_rate,
         ),
     };
     let ended = body

@@ -149,7 +149,7 @@ impl RequestBody {
             config,
         } = ends;
         let mut from = Pace::new(config.client.body_timeout, config.client.min_rate);
-        let mut to = Pace::new(config.origin.body_timeout, config.client.min_rate);
+        let mut to = Pace::new(config.origin.body_timeout, config.origin.min_rate);
         while self.state == State::Going {
             if self.sent < self.pending.len() {
                 // One write at a time: were this future left between two, the count would be lost.
