@@ -142,7 +142,7 @@ fn a_long_download_at_a_fair_rate_is_not_cut_and_a_stalled_one_is() {
             "--set",
             "origin.body_timeout=400ms",
             "--set",
-            "client.min_rate=1000",
+            "origin.min_rate=1000",
         ],
     );
     assert_eq!(baton.client().get("/fair").body.len(), 6400);
