@@ -9,6 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::line::Line;
+
 /// How the origin's connection for a request came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginUse {
@@ -84,24 +86,24 @@ impl Clock {
 impl Record<'_> {
     /// Apache's combined format, then `key=value` fields.
     pub fn combined(&self, clock: &mut Clock, out: &mut Vec<u8>) {
-        let _ = write!(
-            out,
-            "{} - - [{}] \"{} ",
-            self.client.ip().to_canonical(),
-            clock.local(self.unix_ms),
-            self.method
-        );
-        escape(self.target, out);
-        let _ = write!(
-            out,
-            " {}\" {} {} \"",
-            self.version, self.status, self.octets
-        );
-        escape(self.referer.unwrap_or(b"-"), out);
-        out.extend_from_slice(b"\" \"");
-        escape(self.user_agent.unwrap_or(b"-"), out);
-        out.extend_from_slice(b"\" ");
-        self.extension(out);
+        let mut line = Line(out);
+        line.address(self.client.ip())
+            .text(" - - [")
+            .text(clock.local(self.unix_ms))
+            .text("] \"");
+        line.text(self.method)
+            .text(" ")
+            .escaped(self.target)
+            .text(" ")
+            .text(self.version)
+            .text("\" ");
+        line.number(self.status.into())
+            .text(" ")
+            .number(self.octets)
+            .text(" \"");
+        line.escaped(self.referer.unwrap_or(b"-")).text("\" \"");
+        line.escaped(self.user_agent.unwrap_or(b"-")).text("\" ");
+        self.extension(&mut line);
     }
 
     /// Squid's native format, then `key=value` fields.
@@ -114,22 +116,33 @@ impl Record<'_> {
             ("tunnel", _) => "TCP_TUNNEL",
             _ => "NONE",
         };
-        let (seconds, millis) = (self.unix_ms.div_euclid(1000), self.unix_ms.rem_euclid(1000));
-        let client = self.client.ip().to_canonical();
-        let elapsed = self.took.as_millis();
         let _ = write!(
             out,
-            "{seconds}.{millis:03} {elapsed:>6} {client} {verdict}/{:03} {} {} ",
-            self.status, self.octets, self.method
+            "{}.{:03} {:>6} ",
+            self.unix_ms.div_euclid(1000),
+            self.unix_ms.rem_euclid(1000),
+            self.took.as_millis()
         );
-        escape(self.target, out);
-        let _ = match self.origin {
-            Some(origin) => write!(out, " - HIER_DIRECT/{} ", origin.ip().to_canonical()),
-            None => write!(out, " - HIER_NONE/- "),
+        let mut line = Line(out);
+        line.address(self.client.ip())
+            .text(" ")
+            .text(verdict)
+            .text("/")
+            .number(self.status.into())
+            .text(" ");
+        line.number(self.octets)
+            .text(" ")
+            .text(self.method)
+            .text(" ")
+            .escaped(self.target);
+        match self.origin {
+            Some(origin) => line.text(" - HIER_DIRECT/").address(origin.ip()),
+            None => line.text(" - HIER_NONE/-"),
         };
-        escape(self.content_type.map_or(b"-", essence), out);
-        out.push(b' ');
-        self.extension(out);
+        line.text(" ")
+            .escaped(self.content_type.map_or(b"-", essence))
+            .text(" ");
+        self.extension(&mut line);
     }
 
     /// One JSON object a line.
@@ -160,44 +173,37 @@ impl Record<'_> {
         let _ = writeln!(out, "{line}");
     }
 
-    fn extension(&self, out: &mut Vec<u8>) {
-        let _ = write!(
-            out,
-            "worker={} connection={} request={} queued={} took={} cache={} reason={} origin=",
-            self.worker,
-            self.connection,
-            self.request,
-            Seconds(self.queued),
-            Seconds(self.took),
-            if self.cache.is_empty() {
-                "-"
-            } else {
-                self.cache
-            },
-            if self.reason.is_empty() {
-                "-"
-            } else {
-                self.reason
-            },
-        );
-        let _ = match self.origin {
-            Some(origin) => write!(out, "{origin}/{}", self.origin_use.as_str()),
-            None => write!(out, "-"),
+    fn extension(&self, line: &mut Line<'_>) {
+        line.text("worker=").number(self.worker as u64);
+        line.text(" connection=")
+            .number(self.connection)
+            .text(" request=")
+            .number(self.request.into());
+        line.text(" queued=")
+            .seconds(self.queued)
+            .text(" took=")
+            .seconds(self.took);
+        line.text(" cache=")
+            .or_dash(self.cache)
+            .text(" reason=")
+            .or_dash(self.reason)
+            .text(" origin=");
+        match self.origin {
+            Some(origin) if origin.is_ipv6() => line
+                .text("[")
+                .address(origin.ip())
+                .text("]:")
+                .number(origin.port().into()),
+            Some(origin) => line
+                .address(origin.ip())
+                .text(":")
+                .number(origin.port().into()),
+            None => line.text("-"),
         };
-        let _ = writeln!(
-            out,
-            " end={}",
-            if self.end.is_empty() { "-" } else { self.end }
-        );
-    }
-}
-
-/// A duration as seconds with microseconds: short requests are what a proxy has.
-struct Seconds(Duration);
-
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+        if self.origin.is_some() {
+            line.text("/").text(self.origin_use.as_str());
+        }
+        line.text(" end=").or_dash(self.end).text("\n");
     }
 }
 
@@ -212,19 +218,6 @@ fn essence(content_type: &[u8]) -> &[u8] {
         .next()
         .unwrap_or(content_type)
         .trim_ascii()
-}
-
-/// Octets that could end a field or a line, or that a terminal might obey, as `\xHH`.
-fn escape(octets: &[u8], out: &mut Vec<u8>) {
-    for &octet in octets {
-        match octet {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', octet]),
-            0x20..=0x7e => out.push(octet),
-            _ => {
-                let _ = write!(out, "\\x{octet:02X}");
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod access;
 mod format;
+mod line;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};

@@ -91,6 +91,11 @@ fn receive_start(channel: &Channel) -> anyhow::Result<(usize, Launch, Region)> {
     }
 }
 
+/// Connections held at once whose memory is worth giving back when most of them have gone to the master, and the
+/// business (permille) below which the loop has the time for it.
+const CROWD: u32 = 256;
+const CALM: u32 = 200;
+
 /// What the master's messages come to.
 enum Until {
     Drained,
@@ -181,11 +186,18 @@ async fn receive(context: &Rc<Context>, readable: &Watched) -> io::Result<Until>
 /// Every 100 ms: heartbeat and load for the master, the access log to its file, idle origin connections.
 async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
     let mut ticks: u64 = 0;
+    let mut most_held = 0;
     let mut at = Instant::now();
     loop {
         at = (at + TICK).max(Instant::now());
         tokio::time::sleep_until(at).await;
-        context.publish_load(meter.busy_permille());
+        let busy = meter.busy_permille();
+        context.publish_load(busy);
+        most_held = most_held.max(context.held());
+        if most_held >= CROWD && context.held() < most_held / 4 && busy < CALM {
+            sys::memory::give_back_freed();
+            most_held = context.held();
+        }
         context.access_log.borrow_mut().flush();
         ticks += 1;
         if ticks.is_multiple_of(10) {

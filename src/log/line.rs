@@ -1,0 +1,74 @@
+//! Pieces of a log line, appended without the formatting machinery: every request writes one.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::http::syntax::write_decimal;
+
+/// The end of a line that is being written.
+pub struct Line<'a>(pub &'a mut Vec<u8>);
+
+impl Line<'_> {
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// Text of our own, or a dash where there is none.
+    pub fn or_dash(&mut self, text: &str) -> &mut Self {
+        self.text(if text.is_empty() { "-" } else { text })
+    }
+
+    pub fn number(&mut self, number: u64) -> &mut Self {
+        write_decimal(number, self.0);
+        self
+    }
+
+    pub fn address(&mut self, address: IpAddr) -> &mut Self {
+        match address.to_canonical() {
+            IpAddr::V4(four) => {
+                let [a, b, c, d] = four.octets().map(u64::from);
+                self.number(a)
+                    .text(".")
+                    .number(b)
+                    .text(".")
+                    .number(c)
+                    .text(".")
+                    .number(d);
+            }
+            IpAddr::V6(six) => drop(write!(self.0, "{six}")),
+        }
+        self
+    }
+
+    /// Seconds with microseconds: short requests are what a proxy has.
+    pub fn seconds(&mut self, duration: Duration) -> &mut Self {
+        self.number(duration.as_secs()).text(".");
+        let mut micros = duration.subsec_micros();
+        let mut digits = [b'0'; 6];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (micros % 10) as u8;
+            micros /= 10;
+        }
+        self.0.extend_from_slice(&digits);
+        self
+    }
+
+    /// Octets from the network: those that could end a field or a line, or that a terminal might obey, as `\xHH`.
+    pub fn escaped(&mut self, octets: &[u8]) -> &mut Self {
+        let is_plain = |octet: &u8| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
+        if octets.iter().all(is_plain) {
+            self.0.extend_from_slice(octets);
+            return self;
+        }
+        for octet in octets {
+            match octet {
+                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', *octet]),
+                octet if is_plain(octet) => self.0.push(*octet),
+                _ => drop(write!(self.0, "\\x{octet:02X}")),
+            }
+        }
+        self
+    }
+}
