@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::context::{Context, Held};
+use super::context::{Active, Context, Held};
 use super::exchange::{self, Begun, Later, Next};
 use crate::config::Mode;
 use crate::dispatch::Conn;
@@ -60,15 +60,20 @@ enum Need {
 
 /// Claims an offered socket and serves it; loses the race for it silently.
 pub fn accept(context: &Rc<Context>, offer: Offer, fd: OwnedFd) {
-    // Just before the first read: whoever loses closes its copy without a shutdown.
     let held = context.session_begins();
+    // Counted before the claim shows, so that the master never sees room where there is none.
+    let active = context.request_begins();
+    // Just before the first read: whoever loses closes its copy without a shutdown.
     if !context.region.ring(context.worker).claim(offer.seq) {
         return;
     }
     let mut session = Session::new(context, offer.conn, Stream::new(fd), offer.bytes, held);
     match session.begin() {
         Need::Close if session.is_settled() => session.stream.shutdown_write(),
-        need => drop(tokio::task::spawn_local(session.run(need))),
+        need => {
+            let active = matches!(need, Need::Wait(_)).then_some(active);
+            drop(tokio::task::spawn_local(session.run(need, active)));
+        }
     }
 }
 
@@ -116,12 +121,13 @@ impl Session {
     }
 
     /// Everything after the first wait.
-    async fn run(mut self, mut need: Need) {
+    async fn run(mut self, mut need: Need, mut active: Option<Active>) {
         loop {
             need = match need {
                 Need::Close => break,
                 Need::Wait(later) => {
-                    let _active = self.context.request_begins();
+                    let active = active.take();
+                    let _active = active.unwrap_or_else(|| self.context.request_begins());
                     let next = exchange::run(&mut self, later).await;
                     self.conn.queued_ms = 0;
                     match next {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::{DEADLINE, eventually};
 
+/// The program under test.
+pub const BATON: &str = env!("CARGO_BIN_EXE_baton");
+
 pub struct Baton {
     child: Child,
     addresses: Vec<SocketAddr>,
     start_line: String,
-    stderr: mpsc::Receiver<String>,
     directory: tempfile::TempDir,
 }
 
@@ -44,9 +46,29 @@ impl Baton {
 
     /// The error is what it printed before it ended.
     pub fn try_start(arguments: &[&str]) -> Result<Baton, String> {
+        Baton::spawn(Command::new(BATON).args(arguments), arguments)
+    }
+
+    /// Started by another program, such as `prlimit --nofile=64`, that becomes baton.
+    pub fn start_by(program: &[&str], arguments: &[&str]) -> Baton {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(BATON).args(arguments);
+        Baton::spawn(&mut command, arguments).unwrap_or_else(|error| panic!("no start: {error}"))
+    }
+
+    /// Started with another environment variable.
+    pub fn start_with(variable: (&str, &str), arguments: &[&str]) -> Baton {
+        let mut command = Command::new(BATON);
+        command.args(arguments).env(variable.0, variable.1);
+        Baton::spawn(&mut command, arguments).unwrap_or_else(|error| panic!("no start: {error}"))
+    }
+
+    fn spawn(command: &mut Command, arguments: &[&str]) -> Result<Baton, String> {
         let directory = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_baton"))
-            .args(arguments)
+        if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
+            command.env_remove("RUST_LOG");
+        }
+        let mut child = command
             .args(if arguments.contains(&"--workers") {
                 &[][..]
             } else {
@@ -54,7 +76,6 @@ impl Baton {
             })
             .arg("--log-dir")
             .arg(directory.path())
-            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -64,9 +85,8 @@ impl Baton {
         let pipe = child.stderr.take().unwrap();
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                if say.send(line).is_err() {
-                    return;
-                }
+                // Read to the end, also when nobody listens any more: the pipe must not break.
+                let _ = say.send(line);
             }
         });
         let mut before = String::new();
@@ -82,7 +102,6 @@ impl Baton {
                         child,
                         addresses,
                         start_line: line,
-                        stderr,
                         directory,
                     });
                 }
@@ -154,14 +173,48 @@ impl Baton {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Which of the processes have the server's end of this client's connection open, by process id; the master
+    /// comes first.
+    pub fn holders(&self, client: &Client) -> Vec<i32> {
+        let (from, to) = (
+            client.stream.local_addr().unwrap().port(),
+            client.stream.peer_addr().unwrap().port(),
+        );
+        let sockets = tcp_sockets();
+        let Some(socket) = sockets
+            .iter()
+            .find(|socket| (socket.local, socket.remote) == (to, from))
+        else {
+            return Vec::new();
+        };
+        let processes = [vec![self.master()], self.workers()].concat();
+        processes
+            .into_iter()
+            .filter(|pid| has_socket(*pid, socket.inode))
+            .collect()
+    }
+
+    /// Waits until nobody but the master has this client's connection.
+    pub fn wait_until_parked(&self, client: &Client) {
+        eventually("the connection is back with the master", || {
+            (self.holders(client) == [self.master()]).then_some(())
+        });
+    }
+
+    /// Waits until a worker alone has this client's connection, and says which (by process id).
+    pub fn wait_until_served(&self, client: &Client) -> i32 {
+        eventually("a worker has the connection", || {
+            match self.holders(client)[..] {
+                [pid] if pid != self.master() => Some(pid),
+                _ => None,
+            }
+        })
+    }
+
     // === logs
 
     pub fn log_path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    pub fn log_directory(&self) -> &Path {
-        self.directory.path()
     }
 
     /// The content of `master.log`, `worker-0.log` …; empty where there is none yet.
@@ -182,11 +235,6 @@ impl Baton {
                 .collect();
             (lines.len() >= count).then_some(lines)
         })
-    }
-
-    /// The next line on standard error.
-    pub fn stderr_line(&self) -> Option<String> {
-        self.stderr.recv_timeout(DEADLINE).ok()
     }
 }
 
@@ -233,4 +281,60 @@ pub fn children(parent: i32) -> Vec<i32> {
     text.split_whitespace()
         .filter_map(|pid| pid.parse().ok())
         .collect()
+}
+
+/// Whether the process has ended. One that nobody has waited for yet is a zombie.
+pub fn has_ended(pid: i32) -> bool {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    let state = text.rsplit(") ").next().unwrap_or_default();
+    state.starts_with(['Z', 'X'])
+}
+
+/// Processor time used so far, user and system.
+pub fn cpu_time(pid: i32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit(") ").next().unwrap().split(' ').collect();
+    // utime and stime are fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms.
+    let ticks: u64 = fields[11..13]
+        .iter()
+        .map(|ticks| ticks.parse::<u64>().unwrap())
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// A TCP socket of this machine, as /proc/net/tcp lists it.
+pub struct TcpSocket {
+    pub local: u16,
+    pub remote: u16,
+    pub listens: bool,
+    pub inode: u64,
+}
+
+pub fn tcp_sockets() -> Vec<TcpSocket> {
+    let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port =
+        |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap(), 16).unwrap();
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            TcpSocket {
+                local: port(fields[1]),
+                remote: port(fields[2]),
+                listens: fields[3] == "0A",
+                inode: fields[9].parse().unwrap(),
+            }
+        })
+        .collect()
+}
+
+pub fn has_socket(pid: i32, inode: u64) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link == *wanted))
 }

@@ -2,12 +2,14 @@
 
 pub mod baton;
 pub mod client;
+pub mod gate;
 pub mod origin;
 
 use std::time::{Duration, Instant};
 
 pub use baton::Baton;
 pub use client::{Client, Response};
+pub use gate::Gate;
 pub use origin::{Origin, Request};
 
 /// The longest that any single step of a conversation may take.

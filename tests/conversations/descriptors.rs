@@ -1,0 +1,152 @@
+//! Descriptors: the limit is raised as far as it goes, and reaching it is no catastrophe.
+
+use std::time::{Duration, Instant};
+
+use crate::support::baton::cpu_time;
+use crate::support::origin::ok;
+use crate::support::{Baton, Client, Origin, eventually};
+
+fn limit_of(pid: i32) -> (u64, u64) {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let numbers: Vec<u64> = line
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    (numbers[0], numbers[1])
+}
+
+fn count_of(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+#[test]
+fn the_limit_is_raised_to_the_hard_one() {
+    let origin = Origin::start(|_| ok("", ""));
+    let to = format!("http://{}", origin.address());
+    let arguments = ["reverse", "--to", &to, "--listen", "127.0.0.1:0"];
+    let baton = Baton::start_by(&["prlimit", "--nofile=200:700"], &arguments);
+    for pid in [vec![baton.master()], baton.workers()].concat() {
+        assert_eq!(limit_of(pid), (700, 700));
+    }
+}
+
+#[test]
+fn accepting_pauses_at_the_limit_without_a_busy_loop_and_resumes() {
+    const CLIENTS: usize = 120;
+    let origin = Origin::start(|_| ok("Cache-Control: max-age=60\r\n", "served"));
+    let to = format!("http://{}", origin.address());
+    let baton = Baton::start_by(
+        &["prlimit", "--nofile=80:80"],
+        &[
+            "reverse",
+            "--to",
+            &to,
+            "--listen",
+            "127.0.0.1:0",
+            "--workers",
+            "1",
+            "--set",
+            "worker.grace=10ms",
+        ],
+    );
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| baton.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    }
+    eventually("accepting pauses", || {
+        baton
+            .log("master.log")
+            .contains("accepting pauses")
+            .then_some(())
+    });
+    eventually("the worker has given all back", || {
+        (baton.access_lines(1).len() > 10 && count_of(baton.master()) > 40).then_some(())
+    });
+    // Those that were accepted keep their connections; the others wait in the kernel, and nobody spins over that.
+    let served = baton.access_lines(1).len();
+    assert!(served < CLIENTS, "{served}");
+    let (began, before) = (Instant::now(), cpu_time(baton.master()));
+    eventually("half a second", || {
+        (began.elapsed() > Duration::from_millis(500)).then_some(())
+    });
+    let used = cpu_time(baton.master()) - before;
+    assert!(
+        used <= Duration::from_millis(50),
+        "{used:?} of processor time while paused"
+    );
+    assert!(count_of(baton.master()) <= 80);
+
+    // Each that leaves makes room for another.
+    let mut whole = 0;
+    for mut client in clients {
+        whole += usize::from(
+            client
+                .try_response_to("GET")
+                .is_ok_and(|response| response.status == 200),
+        );
+    }
+    assert_eq!(whole, CLIENTS);
+    assert_eq!(baton.client().get("/").text(), "served");
+}
+
+#[test]
+fn a_worker_without_descriptors_loses_no_connection() {
+    const CLIENTS: usize = 100;
+    let gate = crate::support::Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| {
+        held.wait();
+        ok("Cache-Control: no-store\r\n", "served")
+    });
+    let to = format!("http://{}", origin.address());
+    let baton = Baton::start_by(
+        &["prlimit", "--nofile=64:64"],
+        &[
+            "reverse",
+            "--to",
+            &to,
+            "--listen",
+            "127.0.0.1:0",
+            "--workers",
+            "1",
+        ],
+    );
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| baton.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    }
+    eventually("the worker is full", || {
+        (count_of(baton.workers()[0]) >= 60).then_some(())
+    });
+    let (began, before) = (
+        Instant::now(),
+        [baton.master(), baton.workers()[0]].map(cpu_time),
+    );
+    eventually("half a second", || {
+        (began.elapsed() > Duration::from_millis(500)).then_some(())
+    });
+    for (pid, before) in [baton.master(), baton.workers()[0]].into_iter().zip(before) {
+        let used = cpu_time(pid) - before;
+        assert!(used <= Duration::from_millis(150), "{used:?} by {pid}");
+    }
+    gate.open();
+    // Where no descriptor was left for the origin's connection the answer says so; none stays without one.
+    let mut served = 0;
+    for client in &mut clients {
+        let response = client.response();
+        assert!(
+            matches!(response.status, 200 | 502 | 503),
+            "{}",
+            response.head
+        );
+        served += usize::from(response.status == 200);
+    }
+    assert!(served >= 20, "{served}");
+    assert_eq!(baton.client().get("/").text(), "served");
+}

@@ -1,0 +1,165 @@
+//! What is written where, in which format.
+
+use crate::support::baton::Baton as Started;
+use crate::support::origin::ok;
+use crate::support::{Baton, Origin};
+
+fn origin() -> Origin {
+    Origin::start(|request| match request.target.as_str() {
+        "/kept" => ok(
+            "Cache-Control: max-age=60\r\nContent-Type: text/css; a=b\r\n",
+            "12345",
+        ),
+        _ => ok("Cache-Control: no-store\r\n", "12345678"),
+    })
+}
+
+fn baton(origin: &Origin, flags: &[&str]) -> Started {
+    Baton::reverse(origin.address(), &[&["--workers", "1"], flags].concat())
+}
+
+#[test]
+fn the_combined_format_is_extended_by_what_the_proxy_knows() {
+    let origin = origin();
+    let baton = baton(&origin, &[]);
+    let mut client = baton.client();
+    client.get_with(
+        "/kept",
+        "User-Agent: test/1\r\nReferer: http://a.example/\r\n",
+    );
+    client.get("/kept");
+    client.get("/not");
+    baton.client().get("/not");
+    let lines = baton.access_lines(4);
+    let [first, hit, not, other] = &lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert!(first.starts_with("127.0.0.1 - - ["), "{first}");
+    assert!(
+        first.contains("] \"GET /kept HTTP/1.1\" 200 5 \"http://a.example/\" \"test/1\" "),
+        "{first}"
+    );
+    for (line, wanted) in [
+        (first, "worker=0 connection=1 request=1 "),
+        (first, "cache=miss"),
+        (first, "new"),
+        (hit, "connection=1 request=2 "),
+        (hit, "cache=hit"),
+        (not, "connection=1 request=3 "),
+        (not, "reused"),
+        (other, "connection=2 request=1 "),
+        (other, "queued=0."),
+    ] {
+        assert!(line.contains(wanted), "{wanted}: {line}");
+    }
+}
+
+#[test]
+fn the_squid_format_is_what_its_tools_read() {
+    let origin = origin();
+    let baton = baton(&origin, &["--set", "log.access=squid"]);
+    let mut client = baton.client();
+    client.get("/kept");
+    client.get("/kept");
+    let lines = baton.access_lines(2);
+    let fields =
+        |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+    let (miss, hit) = (fields(&lines[0]), fields(&lines[1]));
+    let (seconds, millis) = miss[0].split_once('.').unwrap();
+    assert!(seconds.parse::<u64>().unwrap() > 1_600_000_000 && millis.len() == 3);
+    assert!(miss[1].parse::<u64>().is_ok());
+    assert_eq!(
+        miss[2..10],
+        [
+            "127.0.0.1",
+            "TCP_MISS/200",
+            "5",
+            "GET",
+            "/kept",
+            "-",
+            "HIER_DIRECT/127.0.0.1",
+            "text/css"
+        ]
+    );
+    assert_eq!(hit[3], "TCP_HIT/200");
+    assert_eq!(hit[8], "HIER_NONE/-");
+}
+
+#[test]
+fn the_json_format_is_an_object_a_line() {
+    let origin = origin();
+    let baton = baton(&origin, &["--set", "log.access=json"]);
+    baton
+        .client()
+        .get_with("/not?q=\"x\\y", "User-Agent: \"quoted\"\r\n");
+    let lines = baton.access_lines(1);
+    let object: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!(object["status"], 200);
+    assert_eq!(object["method"], "GET");
+    assert_eq!(object["user_agent"], "\"quoted\"");
+    assert_eq!(object["worker"], 0);
+}
+
+#[test]
+fn a_request_cannot_write_a_second_line_or_field() {
+    let origin = origin();
+    let baton = baton(&origin, &[]);
+    baton
+        .client()
+        .get_with("/a\"b", "User-Agent: x\" 200 0 \"\x1b[2J\tend\r\n");
+    baton.client().get("/last");
+    let lines = baton.access_lines(2);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    // Refused or served: what came from the network stays within its quotes.
+    assert_eq!(
+        lines[0].replace("\\\"", "").matches('"').count() % 2,
+        0,
+        "{}",
+        lines[0]
+    );
+    assert!(!lines[0].contains('\x1b'), "{}", lines[0]);
+}
+
+#[test]
+fn no_access_log_is_written_when_it_is_off() {
+    let origin = origin();
+    let baton = baton(&origin, &["--set", "log.access=off"]);
+    assert_eq!(baton.client().get("/").status, 200);
+    assert!(!baton.log_path("access-0.log").exists());
+}
+
+#[test]
+fn each_process_has_its_own_log_at_the_level_asked_for() {
+    let origin = origin();
+    let quiet = baton(&origin, &["--set", "log.level=error"]);
+    assert_eq!(quiet.client().get("/").status, 200);
+    assert_eq!(
+        (quiet.log("master.log"), quiet.log("worker-0.log")),
+        (String::new(), String::new())
+    );
+
+    let usual = baton(&origin, &[]);
+    assert!(
+        usual.log("master.log").contains("INFO"),
+        "{}",
+        usual.log("master.log")
+    );
+    assert!(usual.log("worker-0.log").contains("worker 0 ready"));
+
+    let to = format!("http://{}", origin.address());
+    let arguments = [
+        "reverse",
+        "--to",
+        &to,
+        "--listen",
+        "127.0.0.1:0",
+        "--set",
+        "log.level=info",
+    ];
+    let silenced = Baton::start_with(("RUST_LOG", "off"), &arguments);
+    assert_eq!(
+        silenced.log("master.log"),
+        "",
+        "RUST_LOG goes before the setting"
+    );
+}
