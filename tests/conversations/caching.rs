@@ -965,3 +965,40 @@ fn memory_is_bounded() {
         "{hits} objects of 100 kB in 2 MiB"
     );
 }
+
+#[test]
+fn a_clients_conditions_are_not_mixed_with_ours_when_we_revalidate() {
+    const WHEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let origin = Origin::start(|request| {
+        let fields = format!("Cache-Control: no-cache\r\nLast-Modified: {WHEN}\r\n");
+        // A 304 to the client's own tag would say nothing about what we hold.
+        if request.field("if-none-match").is_some() {
+            return b"HTTP/1.1 304 Not Modified\r\nETag: \"client\"\r\n\r\n".to_vec();
+        }
+        match request.field("if-modified-since").as_deref() {
+            Some(WHEN) => format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n").into_bytes(),
+            _ => ok(&fields, "body"),
+        }
+    });
+    let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
+    let mut client = baton.client();
+    client.get("/");
+    for fields in [
+        "If-None-Match: \"client\"\r\n",
+        "If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n",
+    ] {
+        let response = client.get_with("/", fields);
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "body"),
+            "{fields}"
+        );
+        assert!(
+            response.has("cache-status", "fwd-status=304"),
+            "{fields}: {}",
+            response.head
+        );
+    }
+    let own = client.get_with("/", &format!("If-Modified-Since: {WHEN}\r\n"));
+    assert_eq!(own.status, 304, "the client's copy is as good as ours");
+}
