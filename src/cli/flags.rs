@@ -16,7 +16,7 @@ pub(super) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  baton forward                                  a proxy for this machine's browsers on 127.0.0.1:3128
+  baton forward                                  a proxy for browsers, on 127.0.0.1:3128
   baton reverse --to http://127.0.0.1:8000       a cache in front of a web server, on 127.0.0.1:8080
   baton serve -c proxy.conf                      the service, everything from the file
   baton check -c proxy.conf                      validate a file and print the settings in effect

@@ -1,7 +1,7 @@
 //! Where a configuration comes from, and the step from what was written to what is used.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,17 +45,27 @@ impl Sources {
     /// Reads and checks everything. Errors: the file cannot be read, a setting is unknown or out of bounds,
     /// or settings do not go together.
     pub fn load(&self) -> Result<Config, Error> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|error| {
+                let place = Place::File(path.clone(), 0);
+                Error::new(place, "", format!("cannot be read: {error}"))
+            })
+        };
+        self.resolve(
+            &self
+                .file
+                .as_ref()
+                .map(read)
+                .transpose()?
+                .unwrap_or_default(),
+        )
+    }
+
+    /// The same with the file's text at hand.
+    pub fn resolve(&self, text: &str) -> Result<Config, Error> {
         let mut config = defaults();
-        if let Some(path) = &self.file {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Error::new(
-                    Place::File(path.clone(), 0),
-                    "",
-                    format!("cannot be read: {error}"),
-                )
-            })?;
-            lay_file(&mut config, path, &text)?;
-        }
+        let path = self.file.as_deref().unwrap_or(Path::new(""));
+        lay_file(&mut config, path, text)?;
         for (flag, key, value) in &self.set {
             lay_flag(&mut config, flag, key, value)?;
         }

@@ -34,6 +34,7 @@ pub enum AnswerReason {
     Loop,
     MaxForwards,
     MethodNotAllowed,
+    MethodTooLong,
     NotAProxyRequest,
     OnlyIfCached,
     OriginClosed,
@@ -103,6 +104,7 @@ impl AnswerReason {
             Loop => row(508, "proxy_loop_detected", "The request came back to this proxy", "An address leads to the proxy itself: its operator should check the routes."),
             MaxForwards => row(400, "http_request_error", "Max-Forwards is not a number", REQUEST),
             MethodNotAllowed => row(405, "http_request_denied", "That method is not served here", "Use one of the methods in the field Allow."),
+            MethodTooLong => row(501, "http_request_error", "No method has such a long name", REQUEST),
             NotAProxyRequest => row(400, "http_request_error", "This is a proxy", SET_UP),
             OnlyIfCached => row(504, "", "Not in the cache", "The request asked for a stored response only; send it without only-if-cached."),
             OriginClosed => row(502, "connection_terminated", "The web server closed the connection without an answer", ORIGIN),
@@ -157,6 +159,7 @@ impl AnswerReason {
             Loop => "loop",
             MaxForwards => "max-forwards",
             MethodNotAllowed => "method-not-allowed",
+            MethodTooLong => "method-too-long",
             NotAProxyRequest => "not-a-proxy-request",
             OnlyIfCached => "only-if-cached",
             OriginClosed => "origin-closed",
@@ -192,6 +195,7 @@ impl From<HeadError> for AnswerReason {
         match error {
             HeadError::TargetTooLong => AnswerReason::TargetTooLong,
             HeadError::TooManyFields | HeadError::TooLarge => AnswerReason::HeadTooLarge,
+            HeadError::MethodTooLong => AnswerReason::MethodTooLong,
             HeadError::VersionNotSupported => AnswerReason::VersionNotSupported,
             _ => AnswerReason::BadRequest,
         }

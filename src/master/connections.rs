@@ -15,6 +15,8 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Length: 68\r\n\
     Retry-After: 1\r\n\
     Cache-Control: no-store\r\n\
+    Proxy-Status: baton; error=proxy_internal_response\r\n\
+    Cache-Status: baton; detail=overloaded\r\n\
     Connection: close\r\n\
     \r\n\
     The proxy has too many requests waiting. Please try again shortly.\r\n";
@@ -113,6 +115,7 @@ mod tests {
             "{}",
             body.len()
         );
+        assert!(head.contains("Cache-Status: ") && head.contains("Proxy-Status: "));
     }
 
     #[test]

@@ -212,3 +212,35 @@ fn refusals_do_not_reveal_markup_from_the_request() {
     assert_eq!(page.status, 400);
     assert!(!page.text().contains("<script>"), "{}", page.text());
 }
+
+#[test]
+fn an_ipv6_destination_is_reached_where_it_is_allowed() {
+    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
+        return;
+    };
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::Read;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut octets = [0; 4096];
+            let read = stream.read(&mut octets).unwrap();
+            let _ = stream.write_all(&ok("", &octets[..read]));
+        }
+    });
+    let allow = format!("access.destinations_allow=[\"[::1]:{port}\"]");
+    let baton = forward(&["--set", &allow]);
+    let seen = baton.client().get(&format!("http://[0:0::1]:{port}/"));
+    assert!(
+        seen.text().contains(&format!("\r\nHost: [::1]:{port}\r\n")),
+        "{}",
+        seen.text()
+    );
+    assert_eq!(
+        baton
+            .client()
+            .get(&format!("http://127.0.0.1:{port}/"))
+            .status,
+        403
+    );
+}

@@ -454,3 +454,42 @@ fn a_refused_upload_is_answered_while_it_is_still_being_sent() {
     assert_eq!(response.status, 413);
     assert!(response.has("connection", "close"));
 }
+
+#[test]
+fn both_directions_flow_at_once() {
+    let origin = Origin::raw(|mut stream, _| {
+        let mut octets = vec![0; 64 * 1024];
+        let mut seen = Vec::new();
+        while find(&seen, b"\r\n\r\n").is_none() {
+            let read = stream.read(&mut octets).unwrap();
+            seen.extend_from_slice(&octets[..read]);
+        }
+        let mut body = seen.split_off(find(&seen, b"\r\n\r\n").unwrap() + 4);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n")
+            .unwrap();
+        let mut left = 4_000_000 - body.len();
+        stream.write_all(&body).unwrap();
+        while left > 0 {
+            let read = stream.read(&mut octets).unwrap();
+            assert!(read > 0);
+            left -= read;
+            body.clear();
+            stream.write_all(&octets[..read]).unwrap();
+        }
+    });
+    let baton = Baton::reverse(origin, &["--workers", "1"]);
+    let mut client = baton.client();
+    let data: Vec<u8> = (0..4_000_000u32).map(|n| (n / 11) as u8).collect();
+    let mut writer = client.stream.try_clone().unwrap();
+    let sent = data.clone();
+    let writing = std::thread::spawn(move || {
+        writer
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n")
+            .unwrap();
+        writer.write_all(&sent).unwrap();
+    });
+    let response = client.response();
+    writing.join().unwrap();
+    assert!(response.body == data);
+}

@@ -54,101 +54,43 @@ fn request(client: &mut Client, method: &str, target: &str, fields: &str) -> Res
     client.response_to(method)
 }
 
+/// Response fields, request fields, whether it is kept, and what Cache-Status tells of the first response.
+#[rustfmt::skip]
+const STORING: &[(&str, &str, bool, &str)] = &[
+    ("Cache-Control: max-age=60", "", true, "stored"),
+    ("Cache-Control: MAX-AGE=\"60\"", "", true, "stored"),
+    ("Cache-Control: max-age=0, s-maxage=60", "", true, "stored"),
+    ("Cache-Control: max-age=60, s-maxage=0", "", false, "no-freshness"),
+    ("Expires: Fri, 31 Dec 2100 23:59:59 GMT", "", true, "stored"),
+    ("Expires: 0", "", false, "no-freshness"),
+    ("Expires: Thu, 01 Jan 1970 00:00:00 GMT", "", false, "no-freshness"),
+    ("X-Nothing: said", "", false, "no-freshness"),
+    ("ETag: \"a\"", "", false, "no-freshness"),
+    ("Cache-Control: no-store", "", false, "no-store"),
+    ("Cache-Control: max-age=60, no-store", "", false, "no-store"),
+    ("Cache-Control: max-age=60\r\nCache-Control: no-store", "", false, "no-store"),
+    ("Cache-Control: max-age=60, private", "", false, "private"),
+    ("Cache-Control: max-age=60\r\nVary: *", "", false, "vary-any"),
+    ("Cache-Control: max-age=60\r\nVary: Accept, *", "", false, "vary-any"),
+    ("Cache-Control: max-age=60", "Authorization: Basic eA==\r\n", false, "authorization"),
+    ("Cache-Control: max-age=60, public", "Authorization: Basic eA==\r\n", true, "stored"),
+    ("Cache-Control: s-maxage=60", "Authorization: Basic eA==\r\n", true, "stored"),
+    ("Cache-Control: max-age=60, must-revalidate", "Authorization: Basic eA==\r\n", true, "stored"),
+    ("Cache-Control: max-age=60", "Cache-Control: no-store\r\n", false, "request-no-store"),
+    ("Cache-Control: max-age=60", "Cookie: a=b\r\n", true, "stored"),
+    ("Set-Cookie: a=b", "", false, "set-cookie"),
+    ("Set-Cookie: a=b\r\nCache-Control: max-age=60", "", true, "stored"),
+];
+
 #[test]
 fn what_is_explicitly_fresh_is_kept_and_what_is_not_safe_is_not() {
-    // (response fields, request fields, kept, what Cache-Status of the first response tells)
-    const TABLE: &[(&str, &str, bool, &str)] = &[
-        ("Cache-Control: max-age=60", "", true, "stored"),
-        ("Cache-Control: MAX-AGE=\"60\"", "", true, "stored"),
-        ("Cache-Control: max-age=0, s-maxage=60", "", true, "stored"),
-        (
-            "Cache-Control: max-age=60, s-maxage=0",
-            "",
-            false,
-            "no-freshness",
-        ),
-        ("Expires: Fri, 31 Dec 2100 23:59:59 GMT", "", true, "stored"),
-        ("Expires: 0", "", false, "no-freshness"),
-        (
-            "Expires: Thu, 01 Jan 1970 00:00:00 GMT",
-            "",
-            false,
-            "no-freshness",
-        ),
-        ("X-Nothing: said", "", false, "no-freshness"),
-        ("ETag: \"a\"", "", false, "no-freshness"),
-        ("Cache-Control: no-store", "", false, "no-store"),
-        ("Cache-Control: max-age=60, no-store", "", false, "no-store"),
-        (
-            "Cache-Control: max-age=60\r\nCache-Control: no-store",
-            "",
-            false,
-            "no-store",
-        ),
-        ("Cache-Control: max-age=60, private", "", false, "private"),
-        (
-            "Cache-Control: max-age=60\r\nVary: *",
-            "",
-            false,
-            "vary-any",
-        ),
-        (
-            "Cache-Control: max-age=60\r\nVary: Accept, *",
-            "",
-            false,
-            "vary-any",
-        ),
-        (
-            "Cache-Control: max-age=60",
-            "Authorization: Basic eA==\r\n",
-            false,
-            "authorization",
-        ),
-        (
-            "Cache-Control: max-age=60, public",
-            "Authorization: Basic eA==\r\n",
-            true,
-            "stored",
-        ),
-        (
-            "Cache-Control: s-maxage=60",
-            "Authorization: Basic eA==\r\n",
-            true,
-            "stored",
-        ),
-        (
-            "Cache-Control: max-age=60, must-revalidate",
-            "Authorization: Basic eA==\r\n",
-            true,
-            "stored",
-        ),
-        (
-            "Cache-Control: max-age=60",
-            "Cache-Control: no-store\r\n",
-            false,
-            "request-no-store",
-        ),
-        (
-            "Cache-Control: max-age=60",
-            "Cookie: a=b\r\n",
-            true,
-            "stored",
-        ),
-        ("Set-Cookie: a=b", "", false, "set-cookie"),
-        (
-            "Set-Cookie: a=b\r\nCache-Control: max-age=60",
-            "",
-            true,
-            "stored",
-        ),
-    ];
     let origin = Origin::start(|request| {
         let index: usize = request.target[1..].parse().unwrap();
-        ok(&format!("{}\r\n", TABLE[index].0), "body")
+        ok(&format!("{}\r\n", STORING[index].0), "body")
     });
     let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
     let mut client = baton.client();
-    for (index, (response, fields, kept, told)) in TABLE.iter().enumerate() {
+    for (index, (response, fields, kept, told)) in STORING.iter().enumerate() {
         let target = format!("/{index}");
         let first = client.get_with(&target, fields);
         assert!(
@@ -1022,4 +964,41 @@ fn memory_is_bounded() {
         (5..=21).contains(&hits),
         "{hits} objects of 100 kB in 2 MiB"
     );
+}
+
+#[test]
+fn a_clients_conditions_are_not_mixed_with_ours_when_we_revalidate() {
+    const WHEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let origin = Origin::start(|request| {
+        let fields = format!("Cache-Control: no-cache\r\nLast-Modified: {WHEN}\r\n");
+        // A 304 to the client's own tag would say nothing about what we hold.
+        if request.field("if-none-match").is_some() {
+            return b"HTTP/1.1 304 Not Modified\r\nETag: \"client\"\r\n\r\n".to_vec();
+        }
+        match request.field("if-modified-since").as_deref() {
+            Some(WHEN) => format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n").into_bytes(),
+            _ => ok(&fields, "body"),
+        }
+    });
+    let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
+    let mut client = baton.client();
+    client.get("/");
+    for fields in [
+        "If-None-Match: \"client\"\r\n",
+        "If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n",
+    ] {
+        let response = client.get_with("/", fields);
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "body"),
+            "{fields}"
+        );
+        assert!(
+            response.has("cache-status", "fwd-status=304"),
+            "{fields}: {}",
+            response.head
+        );
+    }
+    let own = client.get_with("/", &format!("If-Modified-Since: {WHEN}\r\n"));
+    assert_eq!(own.status, 304, "the client's copy is as good as ours");
 }

@@ -33,6 +33,11 @@ fn chunked() {
 }
 
 #[test]
+fn config() {
+    replay("config", targets::config);
+}
+
+#[test]
 fn framing() {
     replay("framing", targets::framing);
 }
@@ -40,4 +45,9 @@ fn framing() {
 #[test]
 fn head() {
     replay("head", targets::head);
+}
+
+#[test]
+fn ipc() {
+    replay("ipc", targets::ipc);
 }

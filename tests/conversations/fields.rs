@@ -230,3 +230,23 @@ fn a_first_hand_response_keeps_its_age_and_gets_a_date() {
             .is_some_and(|date| date.ends_with("GMT"))
     );
 }
+
+#[test]
+fn octets_beyond_ascii_in_values_pass_unchanged() {
+    let origin = Origin::start(|request| {
+        assert!(request.head.contains("X-Text: "));
+        let octets = b"HTTP/1.1 200 Gr\xfc\xdfe\r\nX-Text: \xe9\xff\x80\tend\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n".to_vec();
+        octets
+    });
+    let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
+    let mut client = baton.client();
+    for _ in 0..2 {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Text: \xe9\xff\r\nConnection: close\r\n\r\n");
+        let octets = client.rest();
+        assert!(octets.starts_with(b"HTTP/1.1 200 Gr\xfc\xdfe\r\n"));
+        assert!(
+            crate::support::client::find(&octets, b"\r\nX-Text: \xe9\xff\x80\tend\r\n").is_some()
+        );
+        client = baton.client();
+    }
+}

@@ -23,174 +23,74 @@ fn is_refused(baton: &Baton, origin: &Origin, name: &str, octets: &str, status: 
     assert!(origin.requests().is_empty(), "{name}: reached the origin");
 }
 
+/// Name, request, status.
+#[rustfmt::skip]
+const BAD_HEADS: &[(&str, &str, u16)] = &[
+    ("bare LF after the request line", "GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
+    ("bare LF after a field", "GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", 400),
+    ("bare LF as blank line", "GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
+    ("bare CR in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: y\rZ: w\r\n\r\n", 400),
+    ("bare CR as line end", "GET / HTTP/1.1\rHost: a\r\n\r\n", 400),
+    ("NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", 400),
+    ("NUL in a target", "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", 400),
+    ("folded first field", "GET / HTTP/1.1\r\n Host: a\r\nHost: a\r\n\r\n", 400),
+    ("space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+    ("tab before the colon", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length\t: 3\r\n\r\nabc", 400),
+    ("empty name", "GET / HTTP/1.1\r\nHost: a\r\n: y\r\n\r\n", 400),
+    ("name that is no token", "GET / HTTP/1.1\r\nHost: a\r\nX(y): z\r\n\r\n", 400),
+    ("line without a colon", "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", 400),
+    ("method that is no token", "G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("two spaces", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("tab as separator", "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("space at the end", "GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
+    ("version in lower case", "GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+    ("no version", "GET /\r\nHost: a\r\n\r\n", 400),
+    ("version 2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    ("version 0.9", "GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
+    ("empty lines without end", "\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+];
+
 #[test]
 fn lines_that_parsers_read_differently_are_refused() {
     let origin = Origin::start(|_| ok("", "no"));
     let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
-    for (name, octets, status) in [
-        (
-            "bare LF after the request line",
-            "GET / HTTP/1.1\nHost: a\r\n\r\n",
-            400,
-        ),
-        (
-            "bare LF after a field",
-            "GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
-            400,
-        ),
-        (
-            "bare LF as blank line",
-            "GET / HTTP/1.1\r\nHost: a\r\n\n",
-            400,
-        ),
-        (
-            "bare CR in a value",
-            "GET / HTTP/1.1\r\nHost: a\r\nX: y\rZ: w\r\n\r\n",
-            400,
-        ),
-        (
-            "bare CR as line end",
-            "GET / HTTP/1.1\rHost: a\r\n\r\n",
-            400,
-        ),
-        (
-            "NUL in a value",
-            "GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
-            400,
-        ),
-        (
-            "NUL in a target",
-            "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
-            400,
-        ),
-        (
-            "folded field",
-            "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n",
-            400,
-        ),
-        (
-            "folded first field",
-            "GET / HTTP/1.1\r\n Host: a\r\nHost: a\r\n\r\n",
-            400,
-        ),
-        (
-            "space before the colon",
-            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-            400,
-        ),
-        (
-            "tab before the colon",
-            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length\t: 3\r\n\r\nabc",
-            400,
-        ),
-        (
-            "empty name",
-            "GET / HTTP/1.1\r\nHost: a\r\n: y\r\n\r\n",
-            400,
-        ),
-        (
-            "name that is no token",
-            "GET / HTTP/1.1\r\nHost: a\r\nX(y): z\r\n\r\n",
-            400,
-        ),
-        (
-            "line without a colon",
-            "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n",
-            400,
-        ),
-        (
-            "method that is no token",
-            "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
-            400,
-        ),
-        ("two spaces", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (
-            "tab as separator",
-            "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
-            400,
-        ),
-        (
-            "space at the end",
-            "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
-            400,
-        ),
-        (
-            "version in lower case",
-            "GET / http/1.1\r\nHost: a\r\n\r\n",
-            400,
-        ),
-        ("no version", "GET /\r\nHost: a\r\n\r\n", 400),
-        ("version 2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-        ("version 0.9", "GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
-        (
-            "empty lines without end",
-            "\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-            400,
-        ),
-    ] {
+    for &(name, octets, status) in BAD_HEADS {
         is_refused(&baton, &origin, name, octets, status);
     }
 }
+
+/// Name, fields, status.
+#[rustfmt::skip]
+const UNCLEAR_LENGTHS: &[(&str, &str, u16)] = &[
+    ("length and coding", "Content-Length: 3\r\nTransfer-Encoding: chunked", 400),
+    ("coding and length", "Transfer-Encoding: chunked\r\nContent-Length: 3", 400),
+    ("two lengths", "Content-Length: 3\r\nContent-Length: 4", 400),
+    ("two equal lengths", "Content-Length: 3\r\nContent-Length: 3", 400),
+    ("list of lengths", "Content-Length: 3, 3", 400),
+    ("signed length", "Content-Length: +3", 400),
+    ("negative length", "Content-Length: -3", 400),
+    ("hexadecimal length", "Content-Length: 0x3", 400),
+    ("length with a space inside", "Content-Length: 3 3", 400),
+    ("empty length", "Content-Length:", 400),
+    ("length beyond 64 bits", "Content-Length: 18446744073709551616", 400),
+    ("chunked twice", "Transfer-Encoding: chunked, chunked", 400),
+    ("chunked in two lines", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
+    ("chunked not last", "Transfer-Encoding: chunked, gzip", 400),
+    ("gzip before chunked", "Transfer-Encoding: gzip, chunked", 501),
+    ("identity", "Transfer-Encoding: identity", 400),
+    ("empty coding", "Transfer-Encoding:", 400),
+    ("chunked with a parameter", "Transfer-Encoding: chunked;q=1", 400),
+    ("quoted chunked", "Transfer-Encoding: \"chunked\"", 400),
+    ("vertical tab before chunked", "Transfer-Encoding: \x0bchunked", 400),
+    ("near miss", "Transfer-Encoding: xchunked", 400),
+];
 
 #[test]
 fn bodies_whose_length_is_not_clear_are_refused() {
     let origin = Origin::start(|_| ok("", "no"));
     let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
-    for (name, fields, status) in [
-        (
-            "length and coding",
-            "Content-Length: 3\r\nTransfer-Encoding: chunked",
-            400,
-        ),
-        (
-            "coding and length",
-            "Transfer-Encoding: chunked\r\nContent-Length: 3",
-            400,
-        ),
-        ("two lengths", "Content-Length: 3\r\nContent-Length: 4", 400),
-        (
-            "two equal lengths",
-            "Content-Length: 3\r\nContent-Length: 3",
-            400,
-        ),
-        ("list of lengths", "Content-Length: 3, 3", 400),
-        ("signed length", "Content-Length: +3", 400),
-        ("negative length", "Content-Length: -3", 400),
-        ("hexadecimal length", "Content-Length: 0x3", 400),
-        ("length with a space inside", "Content-Length: 3 3", 400),
-        ("empty length", "Content-Length:", 400),
-        (
-            "length beyond 64 bits",
-            "Content-Length: 18446744073709551616",
-            400,
-        ),
-        ("chunked twice", "Transfer-Encoding: chunked, chunked", 400),
-        (
-            "chunked in two lines",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-            400,
-        ),
-        ("chunked not last", "Transfer-Encoding: chunked, gzip", 400),
-        (
-            "gzip before chunked",
-            "Transfer-Encoding: gzip, chunked",
-            501,
-        ),
-        ("identity", "Transfer-Encoding: identity", 400),
-        ("empty coding", "Transfer-Encoding:", 400),
-        (
-            "chunked with a parameter",
-            "Transfer-Encoding: chunked;q=1",
-            400,
-        ),
-        ("quoted chunked", "Transfer-Encoding: \"chunked\"", 400),
-        (
-            "vertical tab before chunked",
-            "Transfer-Encoding: \x0bchunked",
-            400,
-        ),
-        ("near miss", "Transfer-Encoding: xchunked", 400),
-    ] {
+    for &(name, fields, status) in UNCLEAR_LENGTHS {
         let octets = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n0\r\n\r\n");
         is_refused(&baton, &origin, name, &octets, status);
     }
@@ -344,97 +244,32 @@ fn extensions_and_trailers_are_bounded() {
 // === responses
 
 /// Heads and framings for which an origin server gets no second chance.
+#[rustfmt::skip]
 const BAD_RESPONSES: &[(&str, &str)] = &[
     ("bare LF", "HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nhi"),
-    (
-        "bare CR",
-        "HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "NUL",
-        "HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "folded",
-        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "space before the colon",
-        "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nhi",
-    ),
-    (
-        "no colon",
-        "HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "status 000",
-        "HTTP/1.1 000 No\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "status 099",
-        "HTTP/1.1 099 No\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "status of two digits",
-        "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "status of four digits",
-        "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "version 2",
-        "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
-    ),
+    ("bare CR", "HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nhi"),
+    ("NUL", "HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 2\r\n\r\nhi"),
+    ("folded", "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nhi"),
+    ("space before the colon", "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nhi"),
+    ("no colon", "HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nhi"),
+    ("status 000", "HTTP/1.1 000 No\r\nContent-Length: 2\r\n\r\nhi"),
+    ("status 099", "HTTP/1.1 099 No\r\nContent-Length: 2\r\n\r\nhi"),
+    ("status of two digits", "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nhi"),
+    ("status of four digits", "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nhi"),
+    ("version 2", "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
     ("no HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n"),
-    (
-        "length and coding",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    ),
-    (
-        "two lengths",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!",
-    ),
-    (
-        "two equal lengths",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
-    ),
-    (
-        "bad length",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2a\r\n\r\nhi",
-    ),
-    (
-        "huge length",
-        "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhi",
-    ),
-    (
-        "coding on HTTP/1.0",
-        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-    ),
-    (
-        "gzip, chunked",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-    ),
-    (
-        "gzip",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi",
-    ),
-    (
-        "chunked twice",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-    ),
-    (
-        "204 with length and coding",
-        "HTTP/1.1 204 No\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
-    ),
-    (
-        "bad first chunk",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhi\r\n0\r\n\r\n",
-    ),
-    (
-        "unasked 101",
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-    ),
+    ("length and coding", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!"),
+    ("two equal lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi"),
+    ("bad length", "HTTP/1.1 200 OK\r\nContent-Length: 2a\r\n\r\nhi"),
+    ("huge length", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhi"),
+    ("coding on HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
+    ("gzip, chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
+    ("gzip", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi"),
+    ("chunked twice", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+    ("204 with length and coding", "HTTP/1.1 204 No\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ("bad first chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhi\r\n0\r\n\r\n"),
+    ("unasked 101", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"),
     ("nothing", ""),
     ("half a head", "HTTP/1.1 200 OK\r\nContent-Le"),
 ];

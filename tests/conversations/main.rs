@@ -2,6 +2,11 @@
 //!
 //! A file is a topic; a test reads like the exchange it checks. Deadlines bound every wait; nothing sleeps.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on ends with the place"
+)]
+
 mod support;
 
 mod access;
@@ -13,6 +18,7 @@ mod corpora;
 mod descriptors;
 mod fields;
 mod framing;
+mod limits;
 mod logs;
 mod origins;
 mod pipelining;

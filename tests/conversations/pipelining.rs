@@ -235,3 +235,32 @@ fn large_answers_follow_each_other_whole() {
         }
     }
 }
+
+#[test]
+fn what_came_before_a_malformed_request_is_answered_first() {
+    let origin = Origin::start(|request| ok("", &request.target));
+    let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
+    let mut client = baton.client();
+    client.send(get("/1") + &get("/2") + "GET /3 HTTP/1.1\nHost: a\r\n\r\n" + &get("/4"));
+    assert_eq!(client.response().text(), "/1");
+    assert_eq!(client.response().text(), "/2");
+    assert_eq!(client.response().status, 400);
+    assert!(client.rest().is_empty());
+    assert_eq!((origin.requests().len(), origin.count("/4")), (2, 0));
+}
+
+#[test]
+fn a_connection_goes_on_after_it_has_waited_in_the_master() {
+    let origin =
+        Origin::start(|request| ok("", format!("{} {}", request.target, request.body.len())));
+    let baton = Baton::reverse(origin.address(), &["--set", "worker.grace=0s"]);
+    let mut client = baton.client();
+    for n in 0..20 {
+        // The head and the body in pieces, each time from the master's hands.
+        client.send(format!(
+            "POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc"
+        ));
+        client.send("def");
+        assert_eq!(client.response().text(), format!("/{n} 6"));
+    }
+}

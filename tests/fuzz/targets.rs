@@ -3,10 +3,12 @@
 // Each fuzz binary uses one of them.
 #![allow(dead_code)]
 
+use baton::config::Sources;
 use baton::http::{
     Decoder, Encoder, Framing, Headers, Limits, RequestHead, ResponseHead, Scan, TargetUri,
 };
 use baton::http::{connection, framing};
+use baton::ipc::{Message, ToMaster, ToWorker};
 
 const LIMITS: Limits = Limits {
     max_bytes: 4096,
@@ -144,6 +146,40 @@ pub fn chunked(data: &[u8]) {
     }
     assert!(encoder.end(&mut out).is_ok());
     assert_eq!(decode(Framing::Chunked, &[&out]), (whole.0, End::Done));
+}
+
+/// Messages between processes: whatever is read is written the same, and says how many descriptors it has.
+pub fn ipc(data: &[u8]) {
+    message::<ToMaster>(data);
+    message::<ToWorker>(data);
+}
+
+fn message<M: Message>(data: &[u8]) {
+    let Ok(message) = M::decode(data) else {
+        return;
+    };
+    assert_eq!(message.descriptors(), M::stated_descriptors(data));
+    let mut again = Vec::new();
+    assert!(message.encode(&mut again).is_ok());
+    assert_eq!(again, data);
+}
+
+/// Configuration files: an error says where and what; what is read and printed reads the same.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let sources = Sources {
+        file: Some("proxy.conf".into()),
+        ..Sources::default()
+    };
+    match sources.resolve(text) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(config) => {
+            let printed = baton::config::effective(&config);
+            assert_eq!(sources.resolve(&printed), Ok(config), "{printed}");
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
