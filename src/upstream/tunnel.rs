@@ -76,7 +76,7 @@ async fn one_way(from: &Stream, to: &Stream, moved: impl Fn(u64)) -> io::Result<
 async fn copy(from: &Stream, to: &Stream, moved: impl Fn(u64)) -> io::Result<()> {
     let mut large = false;
     loop {
-        from.readable().await?;
+        drop(from.readable().await?);
         let (mut buffer, size) = match large {
             true => (buffers::take_large(), buffers::LARGE),
             false => (buffers::take(), buffers::ORDINARY),

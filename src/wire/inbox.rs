@@ -69,6 +69,27 @@ impl Inbox {
         stream.read(&mut self.buffer, max).await
     }
 
+    /// Like `fill`, but owns no memory as long as nothing has come.
+    pub async fn fill_when_ready(&mut self, stream: &Stream, max: usize) -> io::Result<usize> {
+        loop {
+            let mut ready = stream.readable().await?;
+            self.make_room(max);
+            match stream.try_read(&mut self.buffer, max) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    self.release();
+                }
+                read => {
+                    // A short read emptied the socket.
+                    if read.as_ref().is_ok_and(|read| *read < max) {
+                        ready.clear_ready();
+                    }
+                    return read;
+                }
+            }
+        }
+    }
+
     /// Like `fill`, from a peer that must keep a pace.
     pub async fn fill_paced(
         &mut self,

@@ -5,7 +5,9 @@
 //! the buffers. The descriptor can leave (`into_fd`), deregistered, for the master or for another process.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use tokio::io::unix::AsyncFdReadyGuard;
 
 use super::{Broken, Pace};
 use crate::sys::socket::{self, Readiness};
@@ -67,9 +69,9 @@ impl Stream {
         self.fd.seems_quiet() || matches!(socket::has_bytes(self.as_fd()), Ok(Readiness::Nothing))
     }
 
-    /// Waits until a read would not block.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.fd.registration()?.readable().await.map(|_| ())
+    /// Waits until a read would not block; a reader that finds nothing says so to what is returned.
+    pub async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, RawFd>> {
+        self.fd.registration()?.readable().await
     }
 
     /// Writes what the kernel takes now of `parts`; `WouldBlock` if nothing.

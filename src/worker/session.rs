@@ -264,17 +264,14 @@ impl Session {
         );
         let arrived = tokio::select! {
             biased;
-            arrived = tokio::time::timeout(grace.min(idle), self.stream.readable()) => arrived,
+            arrived = tokio::time::timeout(grace.min(idle), self.inbox.fill_when_ready(&self.stream, buffers::ORDINARY)) => arrived,
             () = context.draining(self.conn.id) => return Input::Close,
         };
         match arrived {
             Err(_) if idle < grace => Input::Close,
             Err(_) => Input::GiveBack,
-            Ok(Err(_)) => Input::Close,
-            Ok(Ok(())) => match self.inbox.fill(&self.stream, buffers::ORDINARY).await {
-                Ok(0) | Err(_) => Input::Close,
-                Ok(_) => Input::Some,
-            },
+            Ok(Ok(0) | Err(_)) => Input::Close,
+            Ok(Ok(_)) => Input::Some,
         }
     }
 
@@ -283,8 +280,8 @@ impl Session {
     async fn rest_of_head(&mut self) -> Input {
         let began = *self.head_began.get_or_insert_with(Instant::now);
         let deadline = began + self.context.config.client.header_timeout;
-        let max = buffers::ORDINARY.min(self.context.limits.max_bytes + buffers::ORDINARY);
-        match tokio::time::timeout_at(deadline, self.inbox.fill(&self.stream, max)).await {
+        let more = self.inbox.fill(&self.stream, buffers::ORDINARY);
+        match tokio::time::timeout_at(deadline, more).await {
             Ok(Ok(0) | Err(_)) => Input::Close,
             Ok(Ok(_)) => Input::Some,
             Err(_) => {
