@@ -258,7 +258,14 @@ impl Answer {
     /// connection ends with it.
     ///
     /// Where nobody has set Cache-Status, it says that the cache was not asked, and why.
-    pub fn render(&self, head_only: bool, html: bool, now: i64, out: &mut Vec<u8>, close: bool) {
+    pub fn render(
+        &self,
+        head_only: bool,
+        html: bool,
+        now: i64,
+        out: &mut Vec<u8>,
+        close: bool,
+    ) -> u64 {
         let body = if html { self.html() } else { self.text() };
         write_status_line(self.status, phrase(self.status).as_bytes(), out);
         out.extend_from_slice(b"Date: ");
@@ -286,9 +293,11 @@ impl Answer {
             true => b"Connection: close\r\n\r\n".as_slice(),
             false => b"Connection: keep-alive\r\n\r\n",
         });
-        if !head_only {
-            out.extend_from_slice(body.as_bytes());
+        if head_only {
+            return 0;
         }
+        out.extend_from_slice(body.as_bytes());
+        body.len() as u64
     }
 
     // RFC 9209 2.1: details is a String of RFC 8941: printable ASCII, quotes and backslashes escaped.

@@ -77,7 +77,10 @@ impl Master {
 
     fn reopen_logs(&mut self) {
         crate::log::reopen();
-        log::info!("logs have been opened again");
+        log::info!(
+            "logs have been opened again; since the start: {}",
+            self.region.totals()
+        );
         for worker in 0..self.children.len() {
             self.say(worker, ToWorker::Reopen);
         }

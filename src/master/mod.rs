@@ -99,7 +99,10 @@ pub fn run(launch: Launch) -> anyhow::Result<ExitCode> {
         usize::try_from(limit).unwrap_or(usize::MAX),
     )?;
     let code = master.serve()?;
-    log::info!("the master ends");
+    log::info!(
+        "the master ends; since its start: {}",
+        master.region.totals()
+    );
     Ok(ExitCode::from(code))
 }
 

@@ -125,6 +125,18 @@ impl Region {
         &self.all_counters()[process]
     }
 
+    /// All counters that have counted, as `name=value`, for the log.
+    pub fn totals(&self) -> String {
+        let counted = Counter::ALL
+            .iter()
+            .map(|counter| (counter.name(), self.total(*counter)));
+        let words: Vec<String> = counted
+            .filter(|(_, total)| *total > 0)
+            .map(|(name, total)| format!("{name}={total}"))
+            .collect();
+        words.join(" ")
+    }
+
     /// A counter over all processes, the dead ones' share included.
     #[must_use]
     pub fn total(&self, counter: Counter) -> u64 {

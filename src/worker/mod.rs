@@ -105,6 +105,7 @@ enum Until {
 
 async fn serve(context: Rc<Context>, meter: Rc<Meter>) -> anyhow::Result<()> {
     let readable = Watched::new(context.channel.as_fd().try_clone_to_owned()?);
+    // First the line, so that whoever sees the master's start-up line finds it.
     log::info!("worker {} ready", context.worker);
     context.say(&ToMaster::Ready).await?;
     tokio::task::spawn_local(tick(context.clone(), meter));

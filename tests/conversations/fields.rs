@@ -235,8 +235,7 @@ fn a_first_hand_response_keeps_its_age_and_gets_a_date() {
 fn octets_beyond_ascii_in_values_pass_unchanged() {
     let origin = Origin::start(|request| {
         assert!(request.head.contains("X-Text: "));
-        let octets = b"HTTP/1.1 200 Gr\xfc\xdfe\r\nX-Text: \xe9\xff\x80\tend\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n".to_vec();
-        octets
+        b"HTTP/1.1 200 Gr\xfc\xdfe\r\nX-Text: \xe9\xff\x80\tend\r\nCache-Control: max-age=60\r\nContent-Length: 0\r\n\r\n".to_vec()
     });
     let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
     let mut client = baton.client();

@@ -60,8 +60,8 @@ pub fn refuse(session: &mut Session, answer: &Answer, began: Instant) -> Next {
         && crate::http::connection::persists(head.version, &head.headers)
         && session.may_go_on();
     session.expects_more = !bodyless;
-    write(session, &head, answer, persists);
-    log(session, Some(&head), answer, began);
+    let octets = write(session, &head, answer, persists);
+    log(session, Some(&head), answer, octets, began);
     if persists {
         Next::KeepAlive
     } else {
@@ -71,14 +71,14 @@ pub fn refuse(session: &mut Session, answer: &Answer, began: Instant) -> Next {
 
 /// Refuses a request whose head could not be read; the connection ends after it.
 pub fn refuse_unread(session: &mut Session, answer: &Answer) {
-    answer.render(
+    let octets = answer.render(
         false,
         false,
         crate::sys::clock::unix_seconds(),
         &mut session.outbox,
         true,
     );
-    log(session, None, answer, Instant::now());
+    log(session, None, answer, octets, Instant::now());
 }
 
 /// Answers a request that no origin server answered.
@@ -127,8 +127,8 @@ pub fn trouble_of(
     };
     set_cache_status(&mut answer, status);
     let persists = !close && request.persists && session.may_go_on();
-    write(session, &request.head, &answer, persists);
-    log(session, Some(&request.head), &answer, request.began);
+    let octets = write(session, &request.head, &answer, persists);
+    log(session, Some(&request.head), &answer, octets, request.began);
     if persists {
         Next::KeepAlive
     } else {
@@ -140,12 +140,12 @@ fn of_origin(error: &Error) -> Answer {
     Answer::new(of_upstream(error), error.to_string())
 }
 
-/// In place of a response of which nothing has left yet; returns the status.
-pub fn instead(session: &mut Session, fetch: &Fetch, error: &Error, persists: bool) -> u16 {
+/// In place of a response of which nothing has left yet; returns the status and the octets of content.
+pub fn instead(session: &mut Session, fetch: &Fetch, error: &Error, persists: bool) -> (u16, u64) {
     let mut answer = of_origin(error);
     set_cache_status(&mut answer, fetch.plan.status);
-    write(session, &fetch.request.head, &answer, persists);
-    answer.status
+    let octets = write(session, &fetch.request.head, &answer, persists);
+    (answer.status, octets)
 }
 
 /// Why the origin server was asked, and what came of it.
@@ -200,7 +200,7 @@ pub fn as_final_recipient(session: &mut Session, admitted: &Admitted, began: Ins
     }
 }
 
-fn write(session: &mut Session, head: &RequestHead, answer: &Answer, persists: bool) {
+fn write(session: &mut Session, head: &RequestHead, answer: &Answer, persists: bool) -> u64 {
     let html = page::wants_html(&head.headers);
     let head_only = head.method == Method::Head;
     answer.render(
@@ -209,13 +209,19 @@ fn write(session: &mut Session, head: &RequestHead, answer: &Answer, persists: b
         crate::sys::clock::unix_seconds(),
         &mut session.outbox,
         !persists,
-    );
+    )
 }
 
-fn log(session: &Session, head: Option<&RequestHead>, answer: &Answer, began: Instant) {
+fn log(
+    session: &Session,
+    head: Option<&RequestHead>,
+    answer: &Answer,
+    octets: u64,
+    began: Instant,
+) {
     let outcome = Outcome {
         status: answer.status,
-        octets: 0,
+        octets,
         content_type: None,
         cache: "",
         reason: answer.reason.as_str(),

@@ -280,8 +280,7 @@ pub async fn reply(
             session.stream.reset_on_death(false);
             session.outbox.clear();
             delivered.persists = persists;
-            delivered.octets = 0;
-            delivered.status = answer::instead(session, fetch, error, persists);
+            (delivered.status, delivered.octets) = answer::instead(session, fetch, error, persists);
             delivered.end = End::Answered;
         }
         _ => {}
