@@ -44,6 +44,13 @@ impl Headers {
         self.fields.is_empty()
     }
 
+    /// Makes room for so many fields, and for so many octets of names and of values.
+    pub fn reserve(&mut self, fields: usize, names: usize, values: usize) {
+        self.fields.reserve(fields);
+        self.names.reserve(names);
+        self.values.reserve(values);
+    }
+
     pub fn push(&mut self, name: &str, value: &[u8]) {
         let field = self.append(name, value);
         self.fields.push(field);

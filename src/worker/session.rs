@@ -224,6 +224,11 @@ impl Session {
         std::mem::take(&mut self.head)
     }
 
+    /// Gives a head back that nobody needs any more, for the memory it has.
+    pub fn recycle_head(&mut self, head: RequestHead) {
+        self.head = head;
+    }
+
     pub fn head(&self) -> &RequestHead {
         &self.head
     }
