@@ -18,7 +18,6 @@ use crate::dispatch::Conn;
 use crate::http::head::{HeadError, RequestHead, Scan};
 use crate::http::page::{Answer, AnswerReason};
 use crate::ipc::{MAX_BYTES, Offer};
-use crate::shared::Counter;
 use crate::wire::{Broken, Inbox, Pace, Stream, buffers};
 
 /// Octets of answers that leave together at the most; more are written before the next request is looked at.
@@ -330,7 +329,6 @@ impl Session {
             return;
         }
         let octets = self.inbox.take();
-        self.context.count(Counter::Returned, 1);
         self.context
             .give_back(self.conn, self.stream.into_fd(), octets);
     }
