@@ -4,6 +4,7 @@
 
 mod flags;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,19 +36,16 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Check {
             print_defaults: true,
             ..
-        } => {
-            print!("{}", config::shipped());
-            Ok(ExitCode::SUCCESS)
-        }
+        } => print(config::shipped().as_bytes()),
         Command::Check { file, common, .. } => {
             let mut sources = common.sources(None, None);
             sources.file = Some(file_or_standard(file)?);
-            print!("{}", config::effective(&sources.load()?));
-            Ok(ExitCode::SUCCESS)
+            print(config::effective(&sources.load()?).as_bytes())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "baton", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);
+            print(&script)
         }
         Command::Man { directory } => man(directory),
     }
@@ -74,10 +72,23 @@ fn file_or_standard(file: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 }
 
 fn man(directory: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    match directory {
-        Some(directory) => clap_mangen::generate_to(Cli::command(), &directory)
-            .with_context(|| format!("cannot write man pages to {}", directory.display()))?,
-        None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?,
-    }
+    let Some(directory) = directory else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        return print(&page);
+    };
+    clap_mangen::generate_to(Cli::command(), &directory)
+        .with_context(|| format!("cannot write man pages to {}", directory.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// To standard output. A reader that has had enough, as `head` does, is no failure.
+fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }

@@ -1,5 +1,8 @@
 //! Doing what the mind wants, one action after another.
 
+use std::fmt;
+use std::io::{self, Write};
+
 use super::children::Pending;
 use super::{Master, Outcome, summary};
 use crate::dispatch::{Action, CloseReason, Event, Shutdown, Token};
@@ -77,9 +80,9 @@ impl Master {
             }
             Action::GiveUp { worker } => {
                 log::error!("worker {worker} cannot be started");
-                eprintln!(
-                    "baton: worker {worker} ends before it is ready, again and again; its log says why"
-                );
+                tell_console(format_args!(
+                    "worker {worker} ends before it is ready, again and again; its log says why"
+                ));
                 self.outcome = Outcome::Failing;
                 self.mind.on(
                     Event::Shutdown(Shutdown::AtOnce),
@@ -138,7 +141,7 @@ impl Master {
         self.watch_listeners();
         let line = self.listeners.describe(&summary(&self.launch.config));
         log::info!("listening on {line}");
-        eprintln!("baton: listening on {line}");
+        tell_console(format_args!("listening on {line}"));
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             log::warn!("the service manager cannot be told: {error}");
         }
@@ -152,4 +155,9 @@ impl Master {
                 .on(Event::AcceptFailed, self.now, &mut self.actions);
         }
     }
+}
+
+/// A line on standard error. `eprintln!` would end the master where nobody reads it any more, or the disk is full.
+fn tell_console(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "baton: {line}");
 }

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFdReadyGuard;
 
 use super::{Broken, Pace};
@@ -72,6 +73,13 @@ impl Stream {
     /// Waits until a read would not block; a reader that finds nothing says so to what is returned.
     pub async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, RawFd>> {
         self.fd.registration()?.readable().await
+    }
+
+    /// Waits until the peer has reset the connection. An end of input is none: whoever has shut one direction may
+    /// still read.
+    pub async fn reset(&self) -> io::Result<()> {
+        let ready = self.fd.registration()?.ready(Interest::ERROR).await;
+        ready.map(drop)
     }
 
     /// Writes what the kernel takes now of `parts`; `WouldBlock` if nothing.

@@ -277,6 +277,8 @@ fn an_expectation_of_http_1_0_is_ignored() {
     );
     let response = client.response();
     assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+    // What goes on is a request of HTTP/1.1, whose expectation the origin would have to obey.
+    assert_eq!(origin.requests()[0].field("expect"), None);
 }
 
 // === other interim responses

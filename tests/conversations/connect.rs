@@ -127,10 +127,7 @@ fn a_reset_on_one_side_ends_the_other() {
     let mut client = connect(&baton, &origin.to_string());
     assert_eq!(client.response_to("CONNECT").status, 200);
     client.send("x");
-    socket2::SockRef::from(&client.stream)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    drop(client);
+    client.reset();
     assert!(told.recv_timeout(DEADLINE).unwrap());
 }
 

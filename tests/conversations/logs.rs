@@ -2,7 +2,7 @@
 
 use crate::support::baton::Baton as Started;
 use crate::support::origin::ok;
-use crate::support::{Baton, Origin};
+use crate::support::{Baton, Gate, Origin, eventually};
 
 fn origin() -> Origin {
     Origin::start(|request| match request.target.as_str() {
@@ -161,5 +161,72 @@ fn each_process_has_its_own_log_at_the_level_asked_for() {
         silenced.log("master.log"),
         "",
         "RUST_LOG goes before the setting"
+    );
+}
+
+#[test]
+fn a_hit_that_was_cut_is_logged_as_cut() {
+    let origin = Origin::start(|_| ok("Cache-Control: max-age=60\r\n", vec![b'x'; 12_000_000]));
+    let baton = baton(&origin, &[]);
+    assert_eq!(baton.client().get("/").body.len(), 12_000_000);
+    let mut leaving = baton.client();
+    leaving.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    leaving.exactly(1000).unwrap();
+    leaving.reset();
+    let line = &baton.access_lines(2)[1];
+    assert!(
+        line.contains("cache=hit") && line.contains("end=client-gone"),
+        "{line}"
+    );
+    assert!(!line.contains(" 200 12000000 "), "{line}");
+}
+
+#[test]
+fn a_revalidation_names_the_origin_that_was_asked() {
+    let origin = Origin::start(|request| match request.field("if-none-match") {
+        None => ok("Cache-Control: no-cache\r\nETag: \"a\"\r\n", "kept"),
+        Some(_) => b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n".to_vec(),
+    });
+    let baton = baton(&origin, &[]);
+    let mut client = baton.client();
+    client.get("/");
+    assert_eq!(client.get("/").text(), "kept");
+    let line = &baton.access_lines(2)[1];
+    let asked = format!("origin={}", origin.address());
+    for wanted in ["cache=revalidated", &asked, "reused"] {
+        assert!(line.contains(wanted), "{wanted}: {line}");
+    }
+}
+
+#[test]
+fn a_request_behind_an_answer_that_nobody_takes_is_logged_too() {
+    let (asked, gate) = (Gate::new(), Gate::new());
+    let origin = {
+        let (asked, gate) = (asked.clone(), gate.clone());
+        Origin::start(move |request| {
+            if request.target == "/first" {
+                asked.open();
+                gate.wait();
+            }
+            ok("", "answer")
+        })
+    };
+    let baton = baton(&origin, &[]);
+    let mut client = baton.client();
+    client.send(
+        "GET /first HTTP/1.1\r\nHost: a\r\n\r\n\
+         GET /second HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    asked.wait();
+    client.reset();
+    gate.open();
+    let lines = eventually("all that was read is logged", || {
+        let lines = baton.access_lines(1);
+        // On a slow machine the reset may be noticed before the first answer: then nothing else was read.
+        (lines[0].contains("client-gone") || lines.len() > 1).then_some(lines)
+    });
+    assert!(
+        lines[lines.len() - 1].contains("end=client-gone"),
+        "{lines:?}"
     );
 }

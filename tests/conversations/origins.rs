@@ -1,12 +1,13 @@
 //! Connections to origin servers: reuse, what ends it, retries, and origins that cannot be reached.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::support::origin::ok;
-use crate::support::{Baton, DEADLINE, Origin, eventually};
+use crate::support::{Baton, DEADLINE, Gate, Origin, eventually};
 
 /// A port on which nobody listens.
 fn dead_port() -> u16 {
@@ -393,4 +394,60 @@ fn the_two_modes_share_neither_connections_nor_responses() {
         let refused = browser.get(&origin.url(path));
         assert_eq!(refused.status, 403, "{}", refused.head);
     }
+}
+
+/// An origin that says nothing, or only the head of its response, and tells when its connection has ended.
+fn silent_origin(head: &'static str) -> (SocketAddr, mpsc::Receiver<()>) {
+    let (tell, told) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let address = Origin::raw(move |mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(head.as_bytes());
+        if !matches!(stream.read(&mut [0; 1]), Ok(1..)) {
+            let _ = tell.lock().unwrap().send(());
+        }
+    });
+    (address, told)
+}
+
+#[test]
+fn a_client_that_resets_its_connection_ends_the_work_for_it() {
+    for head in ["", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"] {
+        let (origin, ended) = silent_origin(head);
+        let baton = Baton::reverse(origin, &["--workers", "1"]);
+        let mut client = baton.client();
+        client.send("GET /left HTTP/1.1\r\nHost: a\r\n\r\n");
+        baton.wait_until_served(&client);
+        if !head.is_empty() {
+            client.line().unwrap();
+        }
+        client.reset();
+        // Long before any deadline of the origin's.
+        ended.recv_timeout(Duration::from_secs(5)).unwrap();
+        let line = &baton.access_lines(1)[0];
+        assert!(
+            line.contains("GET /left ") && line.contains("end=client-gone"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_shuts_one_direction_still_gets_a_late_answer() {
+    let gate = Gate::new();
+    let origin = {
+        let gate = gate.clone();
+        Origin::start(move |_| {
+            gate.wait();
+            ok("", "late")
+        })
+    };
+    let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
+    let mut client = baton.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.shutdown_write();
+    // Longer than a worker waits before it watches the client.
+    std::thread::park_timeout(Duration::from_millis(400));
+    gate.open();
+    assert_eq!(client.response().text(), "late");
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::baton::BATON;
 use crate::support::origin::ok;
-use crate::support::{Baton, Client, DEADLINE, Origin};
+use crate::support::{Baton, Client, DEADLINE, Origin, eventually};
 
 struct Ended {
     code: Option<i32>,
@@ -248,4 +248,53 @@ fn help_man_and_completions_are_printed() {
         assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.err);
         assert!(ended.out.contains(wanted), "{arguments:?}: {}", ended.out);
     }
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    for arguments in [
+        &["check", "--print-defaults"][..],
+        &["completions", "bash"],
+        &["man"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(BATON)
+            .args(arguments)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (output.status.code(), &*said),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn a_console_that_takes_nothing_does_not_keep_it_from_serving() {
+    let directory = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut child = Command::new(BATON)
+        .args(["forward", "--listen", "127.0.0.1:0", "--workers", "1"])
+        .arg("--log-dir")
+        .arg(directory.path())
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stderr(full.unwrap())
+        .spawn()
+        .unwrap();
+    let address = eventually("the log names the address", || {
+        let log = std::fs::read_to_string(directory.path().join("master.log")).ok()?;
+        let (_, rest) = log.split_once("listening on http://")?;
+        rest.split(' ').next()?.parse().ok()
+    });
+    let answer = std::panic::catch_unwind(|| Client::connect(address).get("/").status);
+    let ended = child.try_wait().unwrap();
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!((answer.ok(), ended), (Some(400), None));
 }

@@ -106,17 +106,12 @@ pub fn trouble_of(
             (of_origin(&error), close)
         }
         Trouble::Client(request_body::Trouble::Broken) => {
-            let outcome = Outcome {
-                status: CLIENT_GONE,
-                octets: 0,
-                content_type: None,
-                cache: "",
-                reason: "",
-                origin: None,
-                end: "client-gone",
-            };
-            finish::log(session, Some(&request.head), request.began, &outcome);
+            log_client_gone(session, request);
             return Next::Close;
+        }
+        Trouble::Client(request_body::Trouble::Gone) => {
+            log_client_gone(session, request);
+            return Next::Abort;
         }
         Trouble::Client(request_body::Trouble::Stalled) => {
             (Answer::new(AnswerReason::BodyTimeout, ""), true)
@@ -135,6 +130,20 @@ pub fn trouble_of(
     } else {
         Next::Close
     }
+}
+
+/// A request that nobody waits for any more.
+pub fn log_client_gone(session: &Session, request: &Request) {
+    let outcome = Outcome {
+        status: CLIENT_GONE,
+        octets: 0,
+        content_type: None,
+        cache: "",
+        reason: "",
+        origin: None,
+        end: "client-gone",
+    };
+    finish::log(session, Some(&request.head), request.began, &outcome);
 }
 
 fn of_origin(error: &Error) -> Answer {
@@ -161,8 +170,9 @@ fn set_cache_status(answer: &mut Answer, status: CacheStatus) {
 /// RFC 9110 sections 9.3.7 and 9.3.8: OPTIONS and TRACE that end here.
 pub fn as_final_recipient(session: &mut Session, admitted: &Admitted, began: Instant) -> Next {
     let head = session.take_head();
-    let persists =
-        admitted.persists && matches!(admitted.framing, Framing::None | Framing::Length(0));
+    let bodyless = matches!(admitted.framing, Framing::None | Framing::Length(0));
+    let persists = admitted.persists && bodyless;
+    session.expects_more = !bodyless;
     let mut reflected = Vec::new();
     if head.method == Method::Trace {
         // "The final recipient of the request SHOULD exclude any request fields that are likely to contain sensitive data".

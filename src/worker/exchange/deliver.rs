@@ -10,7 +10,7 @@ use super::admit::Admitted;
 use super::fetch::{self, Reply, write_field};
 use super::finish::{self, Outcome};
 use super::record::{self, Recording};
-use super::request_body::RequestBody;
+use super::request_body::{RequestBody, Trouble};
 use super::{Fetch, Hit, Next, Request, answer};
 use crate::http::body::{Decoder, Encoder};
 use crate::http::conditional::{self, Outcome as Condition};
@@ -81,7 +81,7 @@ pub fn hit_now(session: &mut Session, admitted: &Admitted, hit: &Hit, began: Ins
     let head = session.head();
     let (status, body) = write_hit_head(session, head, hit, persists, &mut out);
     out.extend_from_slice(body);
-    log_hit(session, head, hit, status, body.len(), began);
+    log_hit(session, head, hit, status, body.len(), &End::Whole, began);
     session.outbox = out;
     if persists {
         Next::KeepAlive
@@ -95,15 +95,12 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
     let persists = request.persists && session.may_go_on();
     let mut out = take_outbox(session);
     let (status, body) = write_hit_head(session, &request.head, hit, persists, &mut out);
-    let client = &session.context.config.client;
-    let mut pace = Pace::new(client.write_timeout, client.min_rate);
-    let written = if body.len() <= COPIED {
+    let (octets, end) = if body.len() <= COPIED {
         // Left to the session, which may have more answers to put behind it.
         out.extend_from_slice(body);
-        Ok(())
+        (body.len(), End::Whole)
     } else {
-        let parts = &mut [IoSlice::new(&out), IoSlice::new(body)];
-        let written = session.stream.write_paced(parts, &mut pace).await;
+        let written = write_large(session, &out, body).await;
         out.clear();
         written
     };
@@ -112,14 +109,36 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
         &request.head,
         hit,
         status,
-        body.len(),
+        octets,
+        &end,
         request.began,
     );
     session.outbox = out;
-    match written {
-        Ok(()) if persists => Next::KeepAlive,
-        Ok(()) => Next::Close,
-        Err(_) => Next::Abort,
+    match end {
+        End::Whole if persists => Next::KeepAlive,
+        End::Whole => Next::Close,
+        _ => Next::Abort,
+    }
+}
+
+/// Writes a head and its body from where they are. How much of the body has left, and why no more has.
+async fn write_large(session: &Session, head: &[u8], body: &[u8]) -> (usize, End) {
+    let client = &session.context.config.client;
+    let mut pace = Pace::new(client.write_timeout, client.min_rate);
+    let mut written = 0usize;
+    loop {
+        let of_body = written.saturating_sub(head.len());
+        let parts = [
+            IoSlice::new(head.get(written..).unwrap_or_default()),
+            IoSlice::new(body.get(of_body..).unwrap_or_default()),
+        ];
+        match session.stream.write_some_paced(&parts, &mut pace).await {
+            Ok(octets) => written += octets,
+            Err(broken) => return (of_body, client_end(broken)),
+        }
+        if written == head.len() + body.len() {
+            return (body.len(), End::Whole);
+        }
     }
 }
 
@@ -202,6 +221,7 @@ fn log_hit(
     hit: &Hit,
     status: u16,
     octets: usize,
+    end: &End,
     began: Instant,
 ) {
     let outcome = Outcome {
@@ -210,8 +230,8 @@ fn log_hit(
         content_type: hit.object.stored.headers.get("content-type"),
         cache: hit.outcome,
         reason: hit.reason,
-        origin: None,
-        end: "",
+        origin: hit.origin,
+        end: end.as_str(),
     };
     finish::log(session, Some(head), began, &outcome);
 }
@@ -271,6 +291,7 @@ pub async fn reply(
     session.outbox = out;
     delivered.end = match ended {
         Ok(end) => end.unwrap_or(End::ClientGone),
+        Err(Trouble::Gone) => End::ClientGone,
         Err(trouble) => {
             log::debug!("connection {}: {trouble}", session.conn.id);
             End::Request

@@ -279,6 +279,8 @@ fn write_end_to_end(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
         let anew = is_any(&["host", "content-length"])
             || (fetch.plan.stale.is_some() && is_any(&CONDITIONS))
             || (counts_forwards(&request.method) && is_any(&["max-forwards"]))
+            // RFC 9110 section 10.1.1: a 100-continue expectation of HTTP/1.0 is ignored, and what we send is 1.1.
+            || (request.version == Version::Http10 && is_any(&["expect"]))
             || (session.mode == Mode::Reverse && is_any(&FORWARDED));
         if !anew && end_to_end.keeps(name) {
             write_field(name, value, out);

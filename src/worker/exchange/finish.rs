@@ -13,6 +13,7 @@ use crate::http::head::{RequestHead, Version};
 use crate::log::{OriginUse, Record};
 use crate::shared::Counter;
 use crate::sys::clock;
+use crate::upstream::client::Link;
 use crate::worker::context::Context;
 use crate::worker::session::Session;
 
@@ -37,18 +38,13 @@ pub fn finish(
     delivered: &Delivered,
     body: &RequestBody,
 ) -> Next {
-    let origin_use = if reply.link.reused {
-        OriginUse::Reused
-    } else {
-        OriginUse::New
-    };
     let outcome = Outcome {
         status: delivered.status,
         octets: delivered.octets,
         content_type: reply.head.headers.get("content-type"),
         cache: fetch.plan.outcome(),
         reason: delivered.reason,
-        origin: Some((reply.link.address, origin_use)),
+        origin: Some(origin(&reply.link)),
         end: delivered.end.as_str(),
     };
     log(
@@ -91,6 +87,16 @@ pub fn keep_origin(session: &Session, reply: Box<Reply>, body: &RequestBody) {
             .borrow_mut()
             .give(&name, stream, address, allowed);
     }
+}
+
+/// Who was asked, and on what kind of connection.
+pub fn origin(link: &Link) -> (SocketAddr, OriginUse) {
+    let how = if link.reused {
+        OriginUse::Reused
+    } else {
+        OriginUse::New
+    };
+    (link.address, how)
 }
 
 /// One line in the access log, and the counters. `head` is none where no head could be read.

@@ -78,6 +78,7 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
                     for_client: Vec::new(),
                     outcome: "hit",
                     reason: "fresh",
+                    origin: None,
                 });
             }
             verdict => (verdict, Some(object)),

@@ -24,6 +24,7 @@ mod request_body;
 mod route;
 mod tunnel;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::time::Instant;
@@ -33,6 +34,7 @@ use crate::cache::CacheStatus;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::target::TargetUri;
+use crate::log::OriginUse;
 use crate::store::Object;
 pub use answer::refuse_unread;
 
@@ -63,6 +65,15 @@ pub enum Later {
     Tunnel(Request, TargetUri),
 }
 
+impl Later {
+    fn request(&self) -> &Request {
+        match self {
+            Later::Serve(request, _) | Later::Tunnel(request, _) => request,
+            Later::Fetch(fetch) => &fetch.request,
+        }
+    }
+}
+
 /// A request that was admitted, out of the session's hands.
 pub struct Request {
     pub head: RequestHead,
@@ -84,6 +95,8 @@ pub struct Hit {
     /// `hit` or `revalidated`, and why, for the log.
     pub outcome: &'static str,
     pub reason: &'static str,
+    /// Who was asked whether it is still good.
+    pub origin: Option<(SocketAddr, OriginUse)>,
 }
 
 /// A request on its way to an origin server.
@@ -139,7 +152,8 @@ pub fn begin(session: &mut Session) -> Begun {
 /// The part that waits. Answers to earlier requests leave first.
 pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
     if session.flush().await.is_err() {
-        return Next::Close;
+        answer::log_client_gone(session, later.request());
+        return Next::Abort;
     }
     match *later {
         Later::Serve(request, hit) => deliver::hit(session, &request, &hit).await,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::fetch::{Reply, write_field};
 use super::lookup::Plan;
-use super::{Fetch, Hit};
+use super::{Fetch, Hit, finish};
 use crate::cache::{self, CacheStatus, Forwarded, Key, Stored};
 use crate::http::framing::Framing;
 use crate::shared::Counter;
@@ -93,6 +93,7 @@ fn refreshed(
         for_client,
         outcome: "revalidated",
         reason,
+        origin: Some(finish::origin(&reply.link)),
     };
     Recorded::Refreshed(hit, reply)
 }

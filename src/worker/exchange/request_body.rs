@@ -18,15 +18,19 @@ use crate::wire::{Broken, Inbox, Pace, Stream, buffers};
 /// RFC 9110 section 10.1.1: a client that waits for 100 "SHOULD NOT wait for an indefinite period"; neither do
 /// we for the origin server to send one.
 const CONTINUE_AFTER: Duration = Duration::from_secs(1);
+/// How long an origin server may take before it is worth a registration to see the client go. Most are quicker.
+const WATCH_AFTER: Duration = Duration::from_millis(100);
 /// Octets laid out at once.
 const MOST_PENDING: usize = 64 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Why a request's body did not arrive whole, where that is the client's doing.
+/// Why a request comes to nothing, where that is the client's doing.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     #[error("the client's connection broke within its request's body")]
     Broken,
+    #[error("the client has reset the connection")]
+    Gone,
     #[error("the request's body is malformed: {0}")]
     Malformed(#[from] BodyError),
     #[error("the request's body stalled")]
@@ -118,14 +122,15 @@ impl RequestBody {
         }
     }
 
-    /// Runs `other` to its end and moves the request meanwhile. `limit` is the time that `other` has once the request
-    /// has left; None: it ran out.
+    /// Runs `other` to its end and moves the request meanwhile, as long as there is a client. `limit` is the time that
+    /// `other` has once the request has left; None: it ran out.
     pub async fn beside<T>(
         &mut self,
         ends: Ends<'_>,
         limit: Option<Duration>,
         other: impl Future<Output = T>,
     ) -> Result<Option<T>, Trouble> {
+        let client = ends.client;
         let mut other = std::pin::pin!(other);
         if self.state == State::Going {
             tokio::select! {
@@ -134,9 +139,16 @@ impl RequestBody {
                 value = &mut other => return Ok(Some(value)),
             }
         }
-        match limit {
-            Some(limit) => Ok(tokio::time::timeout(limit, other).await.ok()),
-            None => Ok(Some(other.await)),
+        let limited = async {
+            match limit {
+                Some(limit) => tokio::time::timeout(limit, other).await.ok(),
+                None => Some(other.await),
+            }
+        };
+        tokio::select! {
+            biased;
+            value = limited => Ok(value),
+            () = gone(client) => Err(Trouble::Gone),
         }
     }
 
@@ -161,7 +173,7 @@ impl RequestBody {
             } else if self.decoder.is_done() {
                 self.state = State::Whole;
             } else if !self.take_next(inbox)? {
-                self.hold(client).await?;
+                self.hold(client, config).await?;
                 match inbox.fill_paced(client, buffers::ORDINARY, &mut from).await {
                     Ok(1..) => {}
                     Err(Broken::Stalled) => return Err(Trouble::Stalled),
@@ -206,15 +218,25 @@ impl RequestBody {
     }
 
     /// A client that waits for 100 (Continue) gets it from the origin server, or in a second from us.
-    async fn hold(&mut self, client: &Stream) -> Result<(), Trouble> {
+    async fn hold(&mut self, client: &Stream, config: &Config) -> Result<(), Trouble> {
         if let Some(until) = self.hold_until {
             tokio::time::sleep_until(until).await;
             self.hold_until = None;
+            let mut pace = Pace::new(config.client.write_timeout, config.client.min_rate);
             client
-                .write_all(CONTINUE)
+                .write_paced(&mut [IoSlice::new(CONTINUE)], &mut pace)
                 .await
                 .map_err(|_| Trouble::Broken)?;
         }
         Ok(())
+    }
+}
+
+/// Ends when the client has reset its connection, so that nobody works for it any more.
+async fn gone(client: &Stream) {
+    tokio::time::sleep(WATCH_AFTER).await;
+    if client.reset().await.is_err() {
+        // It cannot be watched; writing to it will tell.
+        std::future::pending().await
     }
 }

@@ -1,5 +1,7 @@
 //! Requests that turn their connection into a tunnel: CONNECT, and Upgrade once the origin server agreed.
 
+use tokio::time::timeout;
+
 use super::answer;
 use super::fetch::{Reply, Trouble, write_field};
 use super::finish::{self, Outcome};
@@ -99,14 +101,7 @@ pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply
         content_type: None,
         cache: "tunnel",
         reason: "upgrade",
-        origin: Some((
-            reply.link.address,
-            if reply.link.reused {
-                OriginUse::Reused
-            } else {
-                OriginUse::New
-            },
-        )),
+        origin: Some(finish::origin(&reply.link)),
         end: if ended.why == Why::Idle { "idle" } else { "" },
     };
     finish::log(
@@ -122,7 +117,9 @@ pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply
 async fn between(session: &mut Session, origin: &Stream) -> tunnel::Ended {
     session.context.count(Counter::Tunnels, 1);
     let early = session.inbox.take();
-    let started = session.flush().await.is_ok() && origin.write_all(&early).await.is_ok();
+    let idle = session.context.config.client.tunnel_timeout;
+    let started = session.flush().await.is_ok()
+        && matches!(timeout(idle, origin.write_all(&early)).await, Ok(Ok(())));
     if !started {
         return tunnel::Ended {
             to_origin: 0,
@@ -130,7 +127,6 @@ async fn between(session: &mut Session, origin: &Stream) -> tunnel::Ended {
             why: Why::Reset,
         };
     }
-    let idle = session.context.config.client.tunnel_timeout;
     tunnel::run(&session.stream, origin, idle).await
 }
 
