@@ -182,9 +182,11 @@ impl Headers {
 }
 
 // RFC 9110 5.1: "Field names are case-insensitive"
+#[inline]
 fn is(names: &str, field: &Field, name: &str) -> bool {
     (field.name_end - field.name) as usize == name.len()
-        && names[field.name as usize..field.name_end as usize].eq_ignore_ascii_case(name)
+        && names.as_bytes()[field.name as usize..field.name_end as usize]
+            .eq_ignore_ascii_case(name.as_bytes())
 }
 
 impl fmt::Debug for Headers {
