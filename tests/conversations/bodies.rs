@@ -495,3 +495,20 @@ fn both_directions_flow_at_once() {
     writing.join().unwrap();
     assert!(response.body == data);
 }
+
+#[test]
+fn a_101_within_a_requests_body_is_502() {
+    let origin = Origin::raw(|mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        );
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let baton = Baton::reverse(origin, &["--workers", "1"]);
+    let mut client = baton.client();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhe",
+    );
+    assert_eq!(client.response().status, 502);
+}

@@ -242,3 +242,26 @@ fn two_hundred_comes_only_when_connected() {
     assert_eq!(refused.status, 502, "{}", refused.head);
     assert!(refused.has("proxy-status", "connection_refused"));
 }
+
+#[test]
+fn connect_with_content_is_refused_and_what_follows_reaches_nobody() {
+    let origin = echo();
+    let baton = proxy(origin, &[]);
+    for (fields, status) in [
+        ("Content-Length: 5\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n", 400),
+        // That of some clients, and no content.
+        ("Content-Length: 0\r\n", 200),
+    ] {
+        let mut client = baton.client();
+        client.send(format!(
+            "CONNECT {origin} HTTP/1.1\r\nHost: {origin}\r\n{fields}\r\n0\r\n\r\n"
+        ));
+        assert_eq!(client.response_to("CONNECT").status, status, "{fields}");
+        if status == 200 {
+            assert_eq!(client.exactly(5).unwrap(), b"0\r\n\r\n");
+        } else {
+            assert!(client.is_closed(), "{fields}");
+        }
+    }
+}

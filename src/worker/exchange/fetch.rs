@@ -95,6 +95,11 @@ pub async fn fetch(
         };
         let asked_at = clock::unix_seconds();
         match converse(session, fetch, body, &mut used).await {
+            // RFC 9110 section 7.8: "the client can't change the protocol it is sending in the middle of a message". What is
+            // still to come of the request would be taken for the new protocol's first octets.
+            Ok(head) if head.status == 101 && !body.is_sent() => {
+                return Err(upstream::Error::UnaskedSwitch.into());
+            }
             Ok(head) => {
                 body.answered();
                 return reply(fetch, head, used, asked_at).map_err(Trouble::Upstream);

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::access;
-use crate::cache::Side;
+use crate::cache::{self, Side};
 use crate::config::{HostField, Mode};
 use crate::http::head::{Method, RequestHead};
 use crate::http::page::{Answer, AnswerReason};
@@ -52,6 +52,11 @@ pub fn route(session: &Session) -> Result<Routed, Answer> {
             .any(|n| head.headers.contains(n))
     {
         return Err(Answer::new(AnswerReason::TraceWithContent, ""));
+    }
+    // RFC 9110 section 9.3.6: "A CONNECT request message does not have content." What one reader takes for it is the
+    // tunnel's first octets for another; the length 0 that some clients send is no such case.
+    if head.method == Method::Connect && cache::storable::has_content(&head.headers) {
+        return Err(Answer::new(AnswerReason::ConnectWithContent, ""));
     }
     let fallback = context
         .reverse_to
