@@ -34,6 +34,11 @@ pub fn take_large() -> Vec<u8> {
         .unwrap_or_else(|| Vec::with_capacity(LARGE))
 }
 
+/// Frees what is kept for the next users.
+pub fn free_all() {
+    FREE.with_borrow_mut(|free| *free = Free::default());
+}
+
 /// Gives a buffer back and leaves an empty one without memory in its place.
 pub fn give(buffer: &mut Vec<u8>) {
     let mut buffer = std::mem::take(buffer);

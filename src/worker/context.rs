@@ -25,9 +25,10 @@ use crate::log::AccessLog;
 use crate::routing::loops::Pseudonym;
 use crate::shared::{Counter, Region, Version};
 use crate::store::{Coherence, Hot};
-use crate::sys::clock;
+use crate::sys::{clock, memory};
 use crate::upstream::dns::Resolver;
 use crate::upstream::pool::Pool;
+use crate::wire::buffers;
 
 pub struct Context {
     pub worker: usize,
@@ -214,6 +215,14 @@ impl Context {
             .drain()
             .for_each(|(_, waker)| waker.wake());
         self.sessions.ended.notify_one();
+    }
+
+    /// Gives back the memory that many connections at once have used.
+    pub fn forget_crowd(&self) {
+        self.sessions.waiting.borrow_mut().shrink_to_fit();
+        self.returns.shrink();
+        buffers::free_all();
+        memory::give_back_freed();
     }
 
     /// Ends when no client connection is left and none is on its way to the master.

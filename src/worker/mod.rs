@@ -196,7 +196,7 @@ async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
         context.publish_load(busy);
         most_held = most_held.max(context.held());
         if most_held >= CROWD && context.held() < most_held / 4 && busy < CALM {
-            sys::memory::give_back_freed();
+            context.forget_crowd();
             most_held = context.held();
         }
         context.access_log.borrow_mut().flush();

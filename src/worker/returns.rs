@@ -23,6 +23,11 @@ impl Returns {
         self.some.notify_one();
     }
 
+    /// Keeps no more memory than what waits needs.
+    pub fn shrink(&self) {
+        self.waiting.borrow_mut().shrink_to_fit();
+    }
+
     pub fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
     }
