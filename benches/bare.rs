@@ -6,6 +6,8 @@
 //!
 //! Usage: `bare ADDR:PORT`
 
+#![expect(unsafe_code, reason = "descriptors as numbers, and a socket option")]
+
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -56,6 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // std's backlog is short; this one is for a load generator.
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(4096)?)?;
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+    defer_accept(&listener);
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX))?;
     let mut connections: Vec<Option<Connection>> = Vec::new();
@@ -64,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let count = epoll.wait(&mut events, EpollTimeout::NONE)?;
         for event in &events[..count] {
             if event.data() == u64::MAX {
-                accept(&listener, &epoll, &mut connections)?;
+                accept(&listener, &epoll, &mut connections, &answers)?;
                 continue;
             }
             let place = &mut connections[event.data() as usize];
@@ -78,30 +81,50 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
+/// Takes what waits. What has sent its request is answered before anything is registered.
 fn accept(
     listener: &TcpListener,
     epoll: &Epoll,
     connections: &mut Vec<Option<Connection>>,
+    answers: &Answers,
 ) -> nix::Result<()> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     while let Ok(number) = accept4(listener.as_raw_fd(), flags) {
         // SAFETY: accept4 has just opened it; nobody else owns it.
-        #[expect(unsafe_code, reason = "nix hands out a bare number")]
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         let index = number as usize;
-        if connections.len() <= index {
-            connections.resize_with(index + 1, || None);
-        }
-        epoll.add(&fd, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
-        connections[index] = Some(Connection {
+        let mut connection = Connection {
             stream: fd.into(),
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
             closing: false,
-        });
+        };
+        if !connection.read(answers) {
+            continue;
+        }
+        epoll.add(&connection.stream, connection.event(index as u64))?;
+        if connections.len() <= index {
+            connections.resize_with(index + 1, || None);
+        }
+        connections[index] = Some(connection);
     }
     Ok(())
+}
+
+/// The kernel keeps a connection until its first octets are there, as it does for the others in the comparison.
+fn defer_accept(listener: &TcpListener) {
+    let seconds: libc::c_int = 1;
+    // SAFETY: the option takes a C int, and the pointer and length name one that lives through the call.
+    unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            std::ptr::from_ref(&seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
 }
 
 impl Connection {
@@ -110,6 +133,11 @@ impl Connection {
         if !self.output.is_empty() {
             return self.flush() && self.watch(epoll, token);
         }
+        self.read(answers) && (self.output.is_empty() || self.watch(epoll, token))
+    }
+
+    /// Reads once and answers. False: the connection is over.
+    fn read(&mut self, answers: &Answers) -> bool {
         let mut octets = [0; 16 * 1024];
         match (&self.stream).read(&mut octets) {
             Ok(0) => return false,
@@ -125,8 +153,7 @@ impl Connection {
             }
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         }
-        (self.output.is_empty() || self.watch(epoll, token))
-            && !(self.closing && self.output.is_empty())
+        !(self.closing && self.output.is_empty())
     }
 
     /// Answers every whole head; returns the octets of those heads.
@@ -172,13 +199,18 @@ impl Connection {
     }
 
     fn watch(&self, epoll: &Epoll, token: u64) -> bool {
+        epoll
+            .modify(self.stream.as_fd(), &mut self.event(token))
+            .is_ok()
+    }
+
+    /// What it waits for.
+    fn event(&self, token: u64) -> EpollEvent {
         let flags = if self.output.is_empty() {
             EpollFlags::EPOLLIN
         } else {
             EpollFlags::EPOLLOUT
         };
-        epoll
-            .modify(self.stream.as_fd(), &mut EpollEvent::new(flags, token))
-            .is_ok()
+        EpollEvent::new(flags, token)
     }
 }

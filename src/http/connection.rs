@@ -138,8 +138,10 @@ pub fn is_hop_by_hop(name: &str) -> bool {
     is_any(name, &HOP_BY_HOP)
 }
 
+#[inline]
 fn is_any(name: &str, names: &[&str]) -> bool {
-    names.iter().any(|other| name.eq_ignore_ascii_case(other))
+    let is = |other: &&str| name.len() == other.len() && name.eq_ignore_ascii_case(other);
+    names.iter().any(is)
 }
 
 /// The protocol that a client asks to change to.

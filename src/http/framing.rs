@@ -153,6 +153,7 @@ mod tests {
         of_request(&head)
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table may be long")]
     #[test]
     fn requests() {
         use FramingError::*;

@@ -418,6 +418,9 @@ fn parse_fields(section: &[u8], limits: &Limits, headers: &mut Headers) -> Resul
     };
     match parsed {
         Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
+            let names = fields.iter().map(|field| field.name.len()).sum();
+            let values = fields.iter().map(|field| field.value.len()).sum();
+            headers.reserve(fields.len(), names, values);
             for field in fields {
                 headers.push(field.name, field.value);
             }

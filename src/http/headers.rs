@@ -44,6 +44,13 @@ impl Headers {
         self.fields.is_empty()
     }
 
+    /// Makes room for so many fields, and for so many octets of names and of values.
+    pub fn reserve(&mut self, fields: usize, names: usize, values: usize) {
+        self.fields.reserve(fields);
+        self.names.reserve(names);
+        self.values.reserve(values);
+    }
+
     pub fn push(&mut self, name: &str, value: &[u8]) {
         let field = self.append(name, value);
         self.fields.push(field);
@@ -175,9 +182,11 @@ impl Headers {
 }
 
 // RFC 9110 5.1: "Field names are case-insensitive"
+#[inline]
 fn is(names: &str, field: &Field, name: &str) -> bool {
     (field.name_end - field.name) as usize == name.len()
-        && names[field.name as usize..field.name_end as usize].eq_ignore_ascii_case(name)
+        && names.as_bytes()[field.name as usize..field.name_end as usize]
+            .eq_ignore_ascii_case(name.as_bytes())
 }
 
 impl fmt::Debug for Headers {

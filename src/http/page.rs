@@ -12,6 +12,16 @@ use super::headers::Headers;
 use super::syntax::write_decimal;
 use super::target::TargetError;
 
+/// Whose doing an answer of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    Client,
+    Origin,
+    Ourselves,
+    /// The operator's access rules.
+    Rules,
+}
+
 /// Why we answer ourselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AnswerReason {
@@ -136,6 +146,19 @@ impl AnswerReason {
             self,
             ClientDenied | DestinationDenied | Loop | MethodNotAllowed | OnlyIfCached | PortDenied
         )
+    }
+
+    /// Whose doing it is that there is no other answer.
+    pub fn of_whom(self) -> Whom {
+        use AnswerReason::*;
+        match self {
+            ClientDenied | DestinationDenied | PortDenied => Whom::Rules,
+            ConnectTimeout | DnsError | DnsTimeout | OriginClosed | OriginProtocol
+            | OriginRefused | OriginTimeout | OriginTooLarge | OriginUnreachable
+            | UnsolicitedUpgrade => Whom::Origin,
+            Internal | Overloaded => Whom::Ourselves,
+            _ => Whom::Client,
+        }
     }
 
     /// One word for the log.

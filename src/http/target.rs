@@ -136,7 +136,7 @@ impl Authority {
     pub fn write(&self, default_port: u16, out: &mut Vec<u8>) {
         match &self.host {
             Host::Name(name) => out.extend_from_slice(name.as_bytes()),
-            Host::V4(address) => out.extend_from_slice(address.to_string().as_bytes()),
+            Host::V4(address) => super::syntax::write_address((*address).into(), out),
             Host::V6(address) => out.extend_from_slice(format!("[{address}]").as_bytes()),
         }
         if let Some(port) = self.port.filter(|&port| port != default_port) {

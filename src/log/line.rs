@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::http::syntax::write_decimal;
+use crate::http::syntax::{write_address, write_decimal};
 
 /// The end of a line that is being written.
 pub struct Line<'a>(pub &'a mut Vec<u8>);
@@ -26,19 +26,7 @@ impl Line<'_> {
     }
 
     pub fn address(&mut self, address: IpAddr) -> &mut Self {
-        match address.to_canonical() {
-            IpAddr::V4(four) => {
-                let [a, b, c, d] = four.octets().map(u64::from);
-                self.number(a)
-                    .text(".")
-                    .number(b)
-                    .text(".")
-                    .number(c)
-                    .text(".")
-                    .number(d);
-            }
-            IpAddr::V6(six) => drop(write!(self.0, "{six}")),
-        }
+        write_address(address.to_canonical(), self.0);
         self
     }
 

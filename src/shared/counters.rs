@@ -55,10 +55,7 @@ counters! {
     CachePass, "cache_pass", "Requests that neither read nor fill the cache.";
     CacheStored, "cache_stored", "Responses stored.";
     CacheInvalidated, "cache_invalidated", "Stored responses invalidated.";
-    ClientBytesIn, "client_bytes_in", "Octets received from clients.";
-    ClientBytesOut, "client_bytes_out", "Octets sent to clients.";
-    OriginBytesIn, "origin_bytes_in", "Octets received from origins.";
-    OriginBytesOut, "origin_bytes_out", "Octets sent to origins.";
+    ClientBytesOut, "client_bytes_out", "Octets of content sent to clients.";
     OriginConnects, "origin_connects", "Connections opened to origins.";
     OriginReuses, "origin_reuses", "Requests sent on a kept origin connection.";
     OriginRetries, "origin_retries", "Requests sent once more because a kept origin connection had ended.";

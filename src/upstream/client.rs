@@ -10,7 +10,7 @@ use crate::wire::{Inbox, Stream, buffers};
 /// A connection that carries one exchange. The request's body may still be on its way while the response is read.
 pub struct Link {
     /// `host:port`, under which it is kept when idle.
-    pub name: Rc<str>,
+    pub name: Rc<[u8]>,
     /// Shared with the pump of the request's body.
     pub stream: Rc<Stream>,
     pub address: SocketAddr,
@@ -22,7 +22,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(name: Rc<str>, stream: Stream, address: SocketAddr, reused: bool) -> Link {
+    pub fn new(name: Rc<[u8]>, stream: Stream, address: SocketAddr, reused: bool) -> Link {
         Link {
             name,
             stream: Rc::new(stream),
@@ -58,7 +58,7 @@ impl Link {
     }
 
     /// The bare connection, if nobody else uses it and nothing is left on it.
-    pub fn into_idle(self) -> Option<(Rc<str>, Stream, SocketAddr)> {
+    pub fn into_idle(self) -> Option<(Rc<[u8]>, Stream, SocketAddr)> {
         if !self.inbox.is_empty() {
             return None;
         }

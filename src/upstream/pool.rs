@@ -16,7 +16,7 @@ use crate::wire::Stream;
 const MOST_IDLE: usize = 1024;
 
 pub struct Pool {
-    idle: HashMap<Box<str>, VecDeque<Idle>, ahash::RandomState>,
+    idle: HashMap<Box<[u8]>, VecDeque<Idle>, ahash::RandomState>,
     count: usize,
     per_host: usize,
     timeout: Duration,
@@ -40,7 +40,7 @@ impl Pool {
     }
 
     /// The connection of `authority` that was used last, if one is alive.
-    pub fn take(&mut self, authority: &str) -> Option<(Stream, SocketAddr)> {
+    pub fn take(&mut self, authority: &[u8]) -> Option<(Stream, SocketAddr)> {
         let idle = self.idle.get_mut(authority)?;
         let now = Instant::now();
         while let Some(candidate) = idle.pop_back() {
@@ -56,7 +56,7 @@ impl Pool {
     /// Keeps a connection for the next request. `allowed` is the origin's own `Keep-Alive: timeout`.
     pub fn give(
         &mut self,
-        authority: &str,
+        authority: &[u8],
         stream: Stream,
         address: SocketAddr,
         allowed: Option<Duration>,
@@ -122,12 +122,12 @@ mod tests {
         for _ in 0..3 {
             let (stream, peer) = pair();
             peers.push(peer);
-            pool.give("a:80", stream, address, None);
+            pool.give(b"a:80", stream, address, None);
         }
-        assert!(pool.take("b:80").is_none());
-        assert!(pool.take("a:80").is_some());
-        assert!(pool.take("a:80").is_some());
-        assert!(pool.take("a:80").is_none());
+        assert!(pool.take(b"b:80").is_none());
+        assert!(pool.take(b"a:80").is_some());
+        assert!(pool.take(b"a:80").is_some());
+        assert!(pool.take(b"a:80").is_none());
         assert_eq!(pool.count, 0);
     }
 
@@ -137,13 +137,13 @@ mod tests {
         let mut pool = Pool::new(8, Duration::from_secs(60));
         let (talking, mut peer) = pair();
         peer.write_all(b"HTTP/1.1 408 \r\n\r\n").unwrap();
-        pool.give("a:80", talking, address, None);
+        pool.give(b"a:80", talking, address, None);
         let (closed, gone) = pair();
         drop(gone);
-        pool.give("a:80", closed, address, None);
+        pool.give(b"a:80", closed, address, None);
         let (short, _kept) = pair();
-        pool.give("a:80", short, address, Some(Duration::from_secs(1)));
-        assert!(pool.take("a:80").is_none());
+        pool.give(b"a:80", short, address, Some(Duration::from_secs(1)));
+        assert!(pool.take(b"a:80").is_none());
         assert_eq!(pool.count, 0);
     }
 }

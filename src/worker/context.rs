@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::Notify;
 
+use super::meter;
 use super::returns::Returns;
 use crate::access::{Clients, Destinations};
 use crate::cache::Policy;
@@ -27,10 +28,6 @@ use crate::store::{Coherence, Hot};
 use crate::sys::clock;
 use crate::upstream::dns::Resolver;
 use crate::upstream::pool::Pool;
-
-/// Permille of business above which a worker is over its share while another is below `SHARE_FREE`.
-const SHARE_FULL: u32 = 900;
-const SHARE_FREE: u32 = 700;
 
 pub struct Context {
     pub worker: usize,
@@ -232,12 +229,11 @@ impl Context {
         let own = self.region.load(self.worker);
         own.busy.store(busy, Relaxed);
         own.heartbeat.store(clock::monotonic_ms(), Relaxed);
-        let another_is_free = (0..self.region.workers())
-            .filter(|other| *other != self.worker)
-            .any(|other| self.region.load(other).busy.load(Relaxed) < SHARE_FREE);
+        let others = (0..self.region.workers()).filter(|other| *other != self.worker);
+        let others = others.map(|other| self.region.load(other).busy.load(Relaxed));
         self.sessions
             .over_share
-            .set(busy > SHARE_FULL && another_is_free);
+            .set(meter::is_over_share(busy, others));
     }
 }
 

@@ -18,7 +18,6 @@ use crate::dispatch::Conn;
 use crate::http::head::{HeadError, RequestHead, Scan};
 use crate::http::page::{Answer, AnswerReason};
 use crate::ipc::{MAX_BYTES, Offer};
-use crate::shared::Counter;
 use crate::wire::{Broken, Inbox, Pace, Stream, buffers};
 
 /// Octets of answers that leave together at the most; more are written before the next request is looked at.
@@ -232,6 +231,11 @@ impl Session {
         std::mem::take(&mut self.head)
     }
 
+    /// Gives a head back that nobody needs any more, for the memory it has.
+    pub fn recycle_head(&mut self, head: RequestHead) {
+        self.head = head;
+    }
+
     pub fn head(&self) -> &RequestHead {
         &self.head
     }
@@ -332,7 +336,6 @@ impl Session {
             return;
         }
         let octets = self.inbox.take();
-        self.context.count(Counter::Returned, 1);
         self.context
             .give_back(self.conn, self.stream.into_fd(), octets);
     }

@@ -332,8 +332,10 @@ fn a_response_that_the_close_delimits_does_not_look_whole_when_its_worker_dies()
 #[test]
 fn what_a_stopped_worker_has_not_claimed_goes_elsewhere_and_is_answered_once() {
     let origin = Origin::start(|request| ok("", &request.target));
-    let baton = Baton::reverse(origin.address(), &[]);
-    let stopped = baton.workers()[0];
+    let baton = Baton::reverse(origin.address(), &["--set", "worker.grace=1h"]);
+    let [stopped, other] = baton.workers()[..] else {
+        panic!("two workers")
+    };
     baton.signal(stopped, "STOP");
     let mut clients: Vec<Client> = (0..12).map(|_| baton.client()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
@@ -362,6 +364,7 @@ fn what_a_stopped_worker_has_not_claimed_goes_elsewhere_and_is_answered_once() {
     });
     for (n, client) in clients.iter_mut().enumerate() {
         assert_eq!(origin.count(&format!("/{n}")), 1, "asked once");
+        assert_eq!(baton.holders(client), [other], "what is revoked is closed");
         // The connection is in order: the next answer is that of the next request.
         assert_eq!(client.get("/next").text(), "/next");
     }

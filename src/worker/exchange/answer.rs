@@ -15,8 +15,9 @@ use crate::cache::CacheStatus;
 use crate::http::body::BodyError;
 use crate::http::framing::Framing;
 use crate::http::head::{HeadError, Method, RequestHead, write_status_line};
-use crate::http::page::{self, Answer, AnswerReason};
+use crate::http::page::{self, Answer, AnswerReason, Whom};
 use crate::http::syntax::write_decimal;
+use crate::shared::Counter;
 use crate::upstream::Error;
 use crate::worker::exchange::deliver::write_connection;
 use crate::worker::session::Session;
@@ -154,6 +155,7 @@ pub fn instead(session: &mut Session, fetch: &Fetch, error: &Error, persists: bo
     let mut answer = of_origin(error);
     set_cache_status(&mut answer, fetch.plan.status);
     let octets = write(session, &fetch.request.head, &answer, persists);
+    session.context.count(Counter::OriginErrors, 1);
     (answer.status, octets)
 }
 
@@ -229,6 +231,11 @@ fn log(
     octets: u64,
     began: Instant,
 ) {
+    match answer.reason.of_whom() {
+        Whom::Origin => session.context.count(Counter::OriginErrors, 1),
+        Whom::Rules => session.context.count(Counter::Denied, 1),
+        Whom::Client | Whom::Ourselves => {}
+    }
     let outcome = Outcome {
         status: answer.status,
         octets,

@@ -24,6 +24,7 @@ use crate::store::Object;
 use crate::upstream;
 use crate::upstream::client::Link;
 use crate::wire::{Broken, Pace, Stream, buffers};
+use crate::worker::context::Context;
 use crate::worker::session::Session;
 
 /// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
@@ -267,6 +268,7 @@ pub async fn reply(
     let ends = fetch::ends(session, &reply.link, &context.config);
     let client = ends.client;
     let mut relay = Relay {
+        context: &context,
         client,
         link: &mut reply.link,
         out: &mut out,
@@ -355,6 +357,7 @@ fn write_reply_head(
 
 /// A response's body on its way from one connection to the other.
 struct Relay<'a> {
+    context: &'a Context,
     client: &'a Stream,
     link: &'a mut Link,
     /// The head, and what is small enough to leave with it.
@@ -391,7 +394,7 @@ impl Relay<'_> {
                 );
                 if step.done {
                     // Visible to everybody before the last octet leaves.
-                    self.recording.finish();
+                    self.recording.finish(self.context);
                 }
                 self.payload(step.data, &mut encoder).await?;
                 self.link.inbox.consume(step.consumed);
@@ -400,7 +403,7 @@ impl Relay<'_> {
                 }
             }
             if decoder.is_done() {
-                self.recording.finish();
+                self.recording.finish(self.context);
                 // An encoder that was promised another length than came is our own fault: the response is cut.
                 return encoder.end(self.out).map_err(|_| End::ClientGone);
             }

@@ -3,7 +3,6 @@
 //! A connection of the pool may have died unseen; a request that met its close is sent once more, where that is
 //! safe. Interim responses are passed on from here.
 
-use std::io::Write as _;
 use std::rc::Rc;
 
 use super::Fetch;
@@ -13,6 +12,7 @@ use crate::config::{Config, Mode};
 use crate::http::connection::{self, EndToEnd};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{Limits, Method, ResponseHead, Version};
+use crate::http::syntax::write_address;
 use crate::http::target::Authority;
 use crate::routing::loops;
 use crate::shared::Counter;
@@ -85,7 +85,7 @@ pub async fn fetch(
 ) -> Result<Fetched, Trouble> {
     let (authority, exempt) = fetch.to.authority(session, &fetch.uri);
     let authority = authority.clone().with_default_port(80);
-    let name: Rc<str> = fetch.to.pool_name(&authority).into();
+    let name = fetch.to.pool_name(&authority);
     body.begin(head_for_origin(session, fetch), &mut session.inbox)?;
     let mut link = pooled(session, name.clone());
     loop {
@@ -125,7 +125,7 @@ fn met_its_close(link: &Link, error: &upstream::Error) -> bool {
         && matches!(error, upstream::Error::Closed | upstream::Error::Broken(_))
 }
 
-fn pooled(session: &Session, name: Rc<str>) -> Option<Link> {
+fn pooled(session: &Session, name: Rc<[u8]>) -> Option<Link> {
     let (stream, address) = session.context.pool.borrow_mut().take(&name)?;
     session.context.count(Counter::OriginReuses, 1);
     Some(Link::new(name, stream, address, true))
@@ -134,7 +134,7 @@ fn pooled(session: &Session, name: Rc<str>) -> Option<Link> {
 async fn dialled(
     session: &Session,
     authority: &Authority,
-    name: Rc<str>,
+    name: Rc<[u8]>,
     exempt: bool,
 ) -> Result<Link, upstream::Error> {
     let context = &session.context;
@@ -313,12 +313,8 @@ fn write_forwarded(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
         out.extend_from_slice(hop);
         out.extend_from_slice(b", ");
     }
-    let _ = write!(
-        out,
-        "{}\r\nX-Forwarded-Proto: http\r\n",
-        session.conn.peer_addr().ip().to_canonical()
-    );
-    out.extend_from_slice(b"X-Forwarded-Host: ");
+    write_address(session.conn.peer_addr().ip().to_canonical(), out);
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ");
     fetch.uri.authority.write(80, out);
     out.extend_from_slice(b"\r\n");
 }

@@ -181,7 +181,9 @@ async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
         }
         record::Recorded::Reply(mut reply, recording) => {
             let delivered = deliver::reply(session, &fetch, &mut reply, recording, &mut body).await;
-            finish::finish(session, &fetch, reply, &delivered, &body)
+            let next = finish::finish(session, &fetch, reply, &delivered, &body);
+            session.recycle_head(fetch.request.head);
+            next
         }
     }
 }

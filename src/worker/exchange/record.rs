@@ -165,9 +165,11 @@ impl Recording {
     }
 
     /// The content is whole: from here on it is found.
-    pub fn finish(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            drop(writer.finish());
+    pub fn finish(&mut self, context: &Context) {
+        if let Some(writer) = self.writer.take()
+            && writer.finish().is_some()
+        {
+            context.count(Counter::CacheStored, 1);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Step 2: where a request goes: to an origin server, through a tunnel, or no further than here.
 
+use std::rc::Rc;
+
 use crate::access;
 use crate::cache::{self, Side};
 use crate::config::{HostField, Mode};
@@ -100,11 +102,14 @@ impl Origin {
 
     /// The pool's name for its idle connections. Those to a configured origin are apart: they were made without
     /// asking `access`, so a forward listener's request must not get them.
-    pub fn pool_name(&self, authority: &Authority) -> String {
-        match self {
-            Origin::Target => authority.to_string(),
-            Origin::Configured => format!("reverse {authority}"),
+    pub fn pool_name(&self, authority: &Authority) -> Rc<[u8]> {
+        let mut name = Vec::with_capacity(64);
+        if matches!(self, Origin::Configured) {
+            name.extend_from_slice(b"reverse ");
         }
+        // No port is left out for being the default.
+        authority.write(0, &mut name);
+        name.into()
     }
 
     /// The authority to connect to; `access` is not asked about a configured one.
