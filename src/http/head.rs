@@ -145,6 +145,11 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Whether `input` is whole empty lines and nothing else, so that no request has begun.
+    pub fn is_before_head(&self, input: &[u8]) -> bool {
+        self.start > 0 && self.start == input.len()
+    }
+
     /// The length of the head, skipped lines included, once the blank line is there. An error as soon as it is
     /// certain. `input` is the same buffer as last time, perhaps longer.
     fn find_end(

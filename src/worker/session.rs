@@ -187,6 +187,13 @@ impl Session {
                 .head
                 .parse_more(&mut self.scan, self.inbox.octets(), &self.context.limits)
             {
+                // An empty line that a client puts behind its request begins no other: the connection is idle.
+                Ok(None) if self.scan.is_before_head(self.inbox.octets()) => {
+                    self.inbox.consume(self.inbox.len());
+                    self.scan = Scan::default();
+                    self.head_began = None;
+                    return Need::Input;
+                }
                 Ok(None) => {
                     self.head_began.get_or_insert_with(Instant::now);
                     return Need::Input;

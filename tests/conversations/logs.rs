@@ -1,5 +1,7 @@
 //! What is written where, in which format.
 
+use std::io::Write;
+
 use crate::support::baton::Baton as Started;
 use crate::support::origin::ok;
 use crate::support::{Baton, Gate, Origin, eventually};
@@ -229,4 +231,58 @@ fn a_request_behind_an_answer_that_nobody_takes_is_logged_too() {
         lines[lines.len() - 1].contains("end=client-gone"),
         "{lines:?}"
     );
+}
+
+#[test]
+fn the_counters_say_what_happened_once() {
+    let origin = Origin::conversing(|request, stream| {
+        let answer = match request.target.as_str() {
+            "/kept" => ok("Cache-Control: max-age=60\r\n", "12345"),
+            "/early" => [b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec(), ok("", "")].concat(),
+            "/short" => b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort".to_vec(),
+            _ => Vec::new(),
+        };
+        stream.write_all(&answer).is_ok() && request.target != "/short" && !answer.is_empty()
+    });
+    let mut baton = Baton::forward(
+        origin.address(),
+        &["--workers", "1", "--set", "worker.grace=20ms"],
+    );
+    let mut client = baton.client();
+    client.get(&origin.url("/kept"));
+    baton.wait_until_parked(&client);
+    assert!(client.get(&origin.url("/kept")).is_hit());
+    assert_eq!(client.get(&origin.url("/early")).status, 103);
+    assert_eq!(client.response().status, 200);
+    assert_eq!(client.get("http://127.0.0.1:1/").status, 403);
+    assert_eq!(client.get(&origin.url("/gone")).status, 502);
+    client.send(format!(
+        "GET {} HTTP/1.1\r\nHost: a\r\n\r\n",
+        origin.url("/short")
+    ));
+    assert!(client.try_response_to("GET").is_err());
+    drop(client);
+    let mut client = baton.client();
+    client.send("CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 403);
+    drop(client);
+    baton.signal(baton.master(), "TERM");
+    baton.wait();
+    let log = baton.log("master.log");
+    let totals = log.rsplit("since its start: ").next().unwrap();
+    let counted: Vec<&str> = totals.split_whitespace().collect();
+    for wanted in [
+        "accepted=2",
+        "requests=7",
+        "responses_1xx=1",
+        "responses_2xx=4",
+        "responses_4xx=2",
+        "responses_5xx=1",
+        "cache_hit=1",
+        "cache_stored=1",
+        "origin_errors=2",
+        "denied=2",
+    ] {
+        assert!(counted.contains(&wanted), "{wanted}: {totals}");
+    }
 }

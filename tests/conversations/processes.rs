@@ -385,3 +385,14 @@ fn workers_obey_the_channel_and_no_signals() {
     assert_eq!(baton.workers(), workers);
     assert!(!has_ended(workers[0]));
 }
+
+#[test]
+fn an_empty_line_behind_a_request_does_not_keep_its_connection_from_being_idle() {
+    let origin = Origin::start(|_| ok("", "served"));
+    let baton = Baton::reverse(origin.address(), &BRIEF_GRACE);
+    let mut client = baton.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab\r\n");
+    assert_eq!(client.response().text(), "served");
+    baton.wait_until_parked(&client);
+    assert_eq!(client.get("/").text(), "served");
+}

@@ -198,6 +198,7 @@ async fn pass_on_interim(
     connection::strip_response(&mut head.headers);
     head.headers.remove("content-length");
     head.write(&mut session.outbox);
+    session.context.count(Counter::Responses1xx, 1);
     session
         .flush()
         .await

@@ -53,6 +53,10 @@ pub fn finish(
         fetch.request.began,
         &outcome,
     );
+    // One of which nothing had left was counted with the answer in its place.
+    if matches!(delivered.end, End::Origin(_)) {
+        session.context.count(Counter::OriginErrors, 1);
+    }
     match delivered.end {
         End::Whole => {
             keep_origin(session, reply, body);
