@@ -112,7 +112,7 @@ impl Record<'_> {
             ("hit", _) => "TCP_HIT",
             ("revalidated", _) => "TCP_REFRESH_UNMODIFIED",
             (_, 403 | 407) if self.origin.is_none() => "TCP_DENIED",
-            ("miss", _) => "TCP_MISS",
+            ("miss" | "pass", _) => "TCP_MISS",
             ("tunnel", _) => "TCP_TUNNEL",
             _ => "NONE",
         };

@@ -44,14 +44,6 @@ impl Watched {
         Ok(self.registration.get_or_init(|| registration))
     }
 
-    /// Whether the event loop has seen nothing to read since the last read found nothing. No system call.
-    pub fn seems_quiet(&self) -> bool {
-        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
-        self.registration
-            .get()
-            .is_some_and(|registration| registration.poll_read_ready(&mut task).is_pending())
-    }
-
     /// The descriptor, deregistered.
     pub fn into_fd(self) -> OwnedFd {
         drop(self.registration);

@@ -67,7 +67,7 @@ impl Stream {
 
     /// Whether nothing has arrived that was not read, the end of input included.
     pub fn is_quiet(&self) -> bool {
-        self.fd.seems_quiet() || matches!(socket::has_bytes(self.as_fd()), Ok(Readiness::Nothing))
+        matches!(socket::has_bytes(self.as_fd()), Ok(Readiness::Nothing))
     }
 
     /// Waits until a read would not block; a reader that finds nothing says so to what is returned.
