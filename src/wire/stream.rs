@@ -67,6 +67,7 @@ impl Stream {
 
     /// Whether nothing has arrived that was not read, the end of input included.
     pub fn is_quiet(&self) -> bool {
+        // The event loop's readiness would spare the call, and miss what came since the loop looked.
         matches!(socket::has_bytes(self.as_fd()), Ok(Readiness::Nothing))
     }
 
