@@ -70,6 +70,30 @@ impl Meter {
     }
 }
 
+/// Watches the number of connections held, once a tick: when many were here and are gone, their memory is worth
+/// giving back.
+#[derive(Default)]
+pub struct Crowd {
+    most: u32,
+    last: u32,
+    /// Ticks for which the number has not fallen.
+    steady: u32,
+}
+
+impl Crowd {
+    /// How many make a crowd.
+    const MANY: u32 = 256;
+    const STEADY: u32 = 5;
+
+    /// Whether a crowd was here, three quarters of it have left, and nobody else is about to.
+    pub fn has_left(&mut self, held: u32) -> bool {
+        self.most = self.most.max(held);
+        self.steady = if held < self.last { 0 } else { self.steady + 1 };
+        self.last = held;
+        self.most >= Crowd::MANY && held < self.most / 4 && self.steady >= Crowd::STEADY
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +105,33 @@ mod tests {
         assert!(!over(900, &[0]), "not full");
         assert!(!over(1000, &[700, 950]), "nobody is free");
         assert!(!over(1000, &[]), "alone");
+    }
+
+    #[test]
+    fn a_crowd_has_left_when_no_more_leave() {
+        let ticks = |held: &[u32]| {
+            let mut crowd = Crowd::default();
+            held.iter()
+                .map(|held| crowd.has_left(*held))
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            ticks(&[1000, 600, 100, 50, 10, 10, 10, 10, 10])
+                .iter()
+                .all(|left| !left),
+            "still leaving"
+        );
+        assert_eq!(ticks(&[1000, 10, 10, 10, 10, 10, 10]).last(), Some(&true));
+        assert_eq!(
+            ticks(&[1000, 500, 500, 500, 500, 500, 500]).last(),
+            Some(&false),
+            "half are here"
+        );
+        assert_eq!(
+            ticks(&[200, 0, 0, 0, 0, 0, 0]).last(),
+            Some(&false),
+            "not many"
+        );
     }
 
     #[test]

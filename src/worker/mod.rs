@@ -23,7 +23,7 @@ use crate::ipc::{Channel, Received, ToMaster, ToWorker};
 use crate::shared::Region;
 use crate::sys::{self, watched::Watched};
 use context::Context;
-use meter::Meter;
+use meter::{Crowd, Meter};
 
 /// How long deliveries may go on when the master is gone.
 const ORPHANED: Duration = Duration::from_secs(5);
@@ -91,9 +91,7 @@ fn receive_start(channel: &Channel) -> anyhow::Result<(usize, Launch, Region)> {
     }
 }
 
-/// Connections held at once whose memory is worth giving back when most of them have gone to the master, and the
-/// business (permille) below which the loop has the time for it.
-const CROWD: u32 = 256;
+/// Business (permille) below which the loop has the time to give memory back.
 const CALM: u32 = 200;
 
 /// What the master's messages come to.
@@ -187,17 +185,16 @@ async fn receive(context: &Rc<Context>, readable: &Watched) -> io::Result<Until>
 /// Every 100 ms: heartbeat and load for the master, the access log to its file, idle origin connections.
 async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
     let mut ticks: u64 = 0;
-    let mut most_held = 0;
+    let mut crowd = Crowd::default();
     let mut at = Instant::now();
     loop {
         at = (at + TICK).max(Instant::now());
         tokio::time::sleep_until(at).await;
         let busy = meter.busy_permille();
         context.publish_load(busy);
-        most_held = most_held.max(context.held());
-        if most_held >= CROWD && context.held() < most_held / 4 && busy < CALM {
+        if crowd.has_left(context.held()) && busy < CALM {
             context.forget_crowd();
-            most_held = context.held();
+            crowd = Crowd::default();
         }
         context.access_log.borrow_mut().flush();
         ticks += 1;
