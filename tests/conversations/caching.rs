@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::support::origin::{answer, ok};
-use crate::support::{Baton, Client, DEADLINE, Origin, Request, Response};
+use crate::support::{Baton, Client, DEADLINE, Origin, Request, Response, eventually};
 
 const FRESH: &str = "Cache-Control: max-age=60\r\n";
 
@@ -900,6 +900,33 @@ fn a_fetch_that_an_invalidation_overtook_is_not_kept() {
     go.send(()).unwrap();
     assert_eq!(one.exactly(3).unwrap(), b"old");
     go.send(()).unwrap();
+    assert!(
+        !one.get("/page").is_hit(),
+        "what was asked for before the POST was kept after it"
+    );
+}
+
+#[test]
+fn a_reload_that_an_invalidation_overtook_is_not_kept() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::conversing(move |request, stream| {
+        // The answer to the reload was made before the POST, and comes after it, head and all.
+        if request.field("cache-control").is_some() {
+            wait.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        }
+        stream.write_all(&ok(FRESH, "old")).is_ok()
+    });
+    let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
+    let (mut one, mut two) = (baton.client(), baton.client());
+    one.get("/page");
+    one.send("GET /page HTTP/1.1\r\nHost: a.example\r\nCache-Control: no-cache\r\n\r\n");
+    eventually("the reload at the origin", || {
+        (origin.count("/page") == 2).then_some(())
+    });
+    request(&mut two, "POST", "/page", "Content-Length: 0\r\n");
+    go.send(()).unwrap();
+    assert_eq!(one.response().text(), "old");
     assert!(
         !one.get("/page").is_hit(),
         "what was asked for before the POST was kept after it"

@@ -112,9 +112,14 @@ fn kept(context: &Context, store: &Kept, fetch: &Fetch, key: &Key, reply: Box<Re
     }
     let mut version = plan.version;
     if replaces {
+        let overtaken = store.version(key.as_bytes()) != plan.version;
         // What was asked for anew takes the place of what any worker holds.
         store.invalidate(key.as_bytes());
-        version = store.version(key.as_bytes());
+        // Unless somebody has invalidated the key since the request was sent: then this answer may be the older one, and
+        // the old version keeps it out.
+        if !overtaken {
+            version = store.version(key.as_bytes());
+        }
     }
     let expected = match reply.framing {
         Framing::Length(length) => Some(length),
