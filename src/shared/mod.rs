@@ -1,12 +1,16 @@
 //! What all processes see at once: one sealed region of atomics, created by the master, mapped by everyone.
 //!
 //! No lock, no pointer, no index is ever taken from it, so whatever a broken process writes there can mislead
-//! nobody into more than a wrong number. It wakes nobody either: who waits for a change looks again. The master
-//! and the workers call it.
+//! nobody into more than a wrong number. It wakes nobody either: who waits for a change looks again. Every process
+//! calls it. The tables of the cache directory take no memory until it is used.
 
 mod counters;
+mod filter;
+mod journal;
 mod load;
 mod ring;
+mod sketch;
+mod space;
 mod versions;
 
 use std::io;
@@ -18,15 +22,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::sys::memory::{Shared, in_shared_memory};
 
 pub use counters::{Counter, Counters};
+pub use filter::Filter;
+pub use journal::{Entry, Journal, Kind, Position, Stored};
 pub use load::LoadRow;
 pub use ring::{OfferState, RING_LENGTH, Ring};
+pub use sketch::Sketch;
+pub use space::{Space, SpaceRow};
 pub use versions::{Version, Versions};
 
 /// Says "this is our region"; the octets read `baton\0\0\0`.
 const MAGIC: u64 = u64::from_le_bytes(*b"baton\0\0\0");
 
 /// Must rise with any change of the layout below.
-const LAYOUT_VERSION: u64 = 1;
+const LAYOUT_VERSION: u64 = 2;
 
 /// More workers than any machine of ours has cores.
 pub const MAX_WORKERS: usize = 1024;
@@ -54,6 +62,11 @@ struct Layout {
     rings: usize,
     loads: usize,
     counters: usize,
+    space: usize,
+    space_rows: usize,
+    sketch: usize,
+    filter: usize,
+    journals: usize,
     size: usize,
 }
 
@@ -119,7 +132,7 @@ impl Region {
         &self.table(Layout::of(self.workers).loads, self.workers)[worker]
     }
 
-    /// A process's own counters: 0 is the master, 1 + N is worker N.
+    /// A process's own counters: 0 is the master, 1 + N is worker N, the last is the janitor.
     #[must_use]
     pub fn counters(&self, process: usize) -> &Counters {
         &self.all_counters()[process]
@@ -148,17 +161,49 @@ impl Region {
     /// The version table by which caches in different processes stay coherent.
     #[must_use]
     pub fn versions(&self) -> &Versions {
-        self.shared
-            .at(Layout::of(self.workers).versions)
-            .expect(FITS)
+        self.one(Layout::of(self.workers).versions)
+    }
+
+    /// The account of the cache directory.
+    #[must_use]
+    pub fn space(&self) -> &Space {
+        self.one(Layout::of(self.workers).space)
+    }
+
+    /// What a worker has reserved and not yet recorded.
+    #[must_use]
+    pub fn space_row(&self, worker: usize) -> &SpaceRow {
+        &self.table(Layout::of(self.workers).space_rows, self.workers)[worker]
+    }
+
+    /// How often names are asked for.
+    #[must_use]
+    pub fn sketch(&self) -> &Sketch {
+        self.one(Layout::of(self.workers).sketch)
+    }
+
+    /// What is certainly not in the cache directory.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        self.one(Layout::of(self.workers).filter)
+    }
+
+    /// What a worker tells the janitor.
+    #[must_use]
+    pub fn journal(&self, worker: usize) -> &Journal {
+        &self.table(Layout::of(self.workers).journals, self.workers)[worker]
     }
 
     fn header(&self) -> &Header {
-        self.shared.at(0).expect(FITS)
+        self.one(0)
     }
 
     fn all_counters(&self) -> &[Counters] {
-        self.table(Layout::of(self.workers).counters, self.workers + 1)
+        self.table(Layout::of(self.workers).counters, self.workers + 2)
+    }
+
+    fn one<T: crate::sys::memory::OfAtomics>(&self, offset: usize) -> &T {
+        self.shared.at(offset).expect(FITS)
     }
 
     fn table<T: crate::sys::memory::OfAtomics>(&self, offset: usize, rows: usize) -> &[T] {
@@ -177,12 +222,22 @@ impl Layout {
         let rings = versions + size_of::<Versions>();
         let loads = rings + workers * size_of::<Ring>();
         let counters = loads + workers * size_of::<LoadRow>();
-        let size = counters + (workers + 1) * size_of::<Counters>();
+        let space = counters + (workers + 2) * size_of::<Counters>();
+        let space_rows = space + size_of::<Space>();
+        let sketch = space_rows + workers * size_of::<SpaceRow>();
+        let filter = sketch + size_of::<Sketch>();
+        let journals = filter + size_of::<Filter>();
+        let size = journals + workers * size_of::<Journal>();
         Layout {
             versions,
             rings,
             loads,
             counters,
+            space,
+            space_rows,
+            sketch,
+            filter,
+            journals,
             size,
         }
     }
@@ -215,6 +270,13 @@ mod tests {
         far.counters(3).add(Counter::Accepted, 2);
         assert_eq!(near.total(Counter::Accepted), 3);
 
+        far.journal(2).push(&Entry::Used(Default::default()));
+        assert!(!near.journal(2).is_read(near.journal(2).begin()));
+        far.space().raise_generation(7);
+        assert_eq!(near.space().generation(), 7);
+        assert_eq!(far.sketch().touch(1), 1);
+        assert_eq!(near.sketch().estimate(1), 1);
+
         let before = near.versions().read(77);
         far.versions().bump(77);
         assert_ne!(near.versions().read(77), before);
@@ -233,6 +295,11 @@ mod tests {
             region.versions().read(u64::MAX),
             Version { slot: 0, epoch: 0 }
         );
+        while region.journal(0).push(&Entry::Removed(Default::default())) {}
+        let journal = region.journal(1);
+        assert!(journal.is_read(journal.begin()) && !journal.take_lost());
+        region.filter().begin_anew();
+        assert_eq!(region.sketch().touches(), 0);
         region.ring(0).reset();
         assert_eq!(region.ring(1).state(64), OfferState::Offered);
     }

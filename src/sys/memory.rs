@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -24,6 +24,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 pub unsafe trait OfAtomics {}
 
 // SAFETY: atomic integers, and arrays of what qualifies.
+unsafe impl OfAtomics for AtomicU8 {}
+// SAFETY: as above.
 unsafe impl OfAtomics for AtomicU32 {}
 // SAFETY: as above.
 unsafe impl OfAtomics for AtomicU64 {}
