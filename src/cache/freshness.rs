@@ -21,6 +21,18 @@ pub enum Source {
 }
 
 impl Source {
+    /// What `source as u8` came from.
+    pub fn from_number(number: u8) -> Option<Source> {
+        const ALL: [Source; 5] = [
+            Source::Expires,
+            Source::MaxAge,
+            Source::Nothing,
+            Source::SharedMaxAge,
+            Source::Ttl,
+        ];
+        ALL.get(usize::from(number)).copied()
+    }
+
     /// Whether the origin server gave it.
     pub fn is_explicit(self) -> bool {
         matches!(

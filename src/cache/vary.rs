@@ -35,14 +35,59 @@ impl Selection {
             .collect();
         names.sort_unstable();
         names.dedup();
-        let fields = names
-            .into_iter()
-            .map(|name| Selecting {
-                value: combined(request, &name),
-                name,
-            })
-            .collect();
-        Selection { fields }
+        Selection::by(names.iter().map(|name| &**name), request)
+    }
+
+    /// What a request selects by these names, which are in lower case, in order and each there once.
+    pub fn by<'a>(names: impl Iterator<Item = &'a str>, request: &Headers) -> Selection {
+        let fields = names.map(|name| Selecting {
+            name: name.into(),
+            value: combined(request, name),
+        });
+        Selection {
+            fields: fields.collect(),
+        }
+    }
+
+    /// The names by which it selects, as `by` wants them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|field| &*field.name)
+    }
+
+    /// Whether every request selects it.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Appends octets that are equal exactly where selections are, and that `read` reads.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for field in &self.fields {
+            write_counted(field.name.as_bytes(), out);
+            match &field.value {
+                None => out.push(0),
+                Some(value) => {
+                    out.push(1);
+                    write_counted(value, out);
+                }
+            }
+        }
+    }
+
+    /// Reads what `write` wrote; none: it is something else.
+    pub fn read(mut octets: &[u8]) -> Option<Selection> {
+        let mut fields = Vec::new();
+        while !octets.is_empty() {
+            let name = std::str::from_utf8(counted(&mut octets)?).ok()?.into();
+            let (present, rest) = octets.split_first()?;
+            octets = rest;
+            let value = match present {
+                0 => None,
+                1 => Some(counted(&mut octets)?.into()),
+                _ => return None,
+            };
+            fields.push(Selecting { name, value });
+        }
+        Some(Selection { fields })
     }
 
     /// Whether a request with these fields selects the same response.
@@ -63,6 +108,18 @@ impl Selection {
             })
             .sum()
     }
+}
+
+fn write_counted(octets: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(octets.len() as u32).to_le_bytes());
+    out.extend_from_slice(octets);
+}
+
+fn counted<'a>(octets: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = octets.split_first_chunk()?;
+    let (counted, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *octets = rest;
+    Some(counted)
 }
 
 fn combined(request: &Headers, name: &str) -> Option<Box<[u8]>> {
@@ -113,6 +170,23 @@ mod tests {
         let empty = Selection::of(&headers(&[("X", "")]), &headers(&[("Vary", "x")]));
         assert!(empty.matches(&headers(&[("X", " , ")])) && !empty.matches(&headers(&[])));
         assert!(Selection::of(&first, &headers(&[])).matches(&headers(&[])));
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else() {
+        let vary = headers(&[("Vary", "b, A")]);
+        for fields in [&[][..], &[("A", "1 ,2")], &[("a", ""), ("B", "x")]] {
+            let selection = Selection::of(&headers(fields), &vary);
+            let mut octets = Vec::new();
+            selection.write(&mut octets);
+            assert_eq!(Selection::read(&octets), Some(selection.clone()));
+            assert!(
+                (1..octets.len())
+                    .all(|end| Selection::read(&octets[..end]) != Some(selection.clone()))
+            );
+            let again = Selection::by(selection.names(), &headers(fields));
+            assert_eq!(again, selection);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Place};
 use super::settings::address;
 use super::written::{default_listener, defaults, lay_file, lay_flag};
-use super::{Config, Mode};
+use super::{Config, Mode, StoreKind};
 
 /// What a master is started with: the checked configuration, and where it came from (to check it again).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,26 +137,42 @@ fn settle(config: &mut Config) -> Result<(), Error> {
         let message = "a reverse listener needs its origin server, as \"http://127.0.0.1:8000\"";
         return Err(Error::new(Place::Whole, "reverse.to", message));
     }
-    // A worker holds the memory of its share, and an object must fit into one.
+    if config.cache.store == StoreKind::Directory && config.cache.directory.is_none() {
+        config.cache.directory = standard_cache_directory();
+        // Without a home there is no place: better a proxy that forgets than none.
+        if config.cache.directory.is_none() {
+            config.cache.store = StoreKind::Memory;
+        }
+    }
+    // In memory alone a worker holds its share, and an object must fit into one.
     let share = config.cache.memory / config.workers as u64;
-    if config.cache.max_object > share {
+    if config.cache.store == StoreKind::Memory && config.cache.max_object > share {
         config.cache.max_object = share;
     }
     Ok(())
 }
 
+/// `$CACHE_DIRECTORY` (set by service managers), else `$XDG_CACHE_HOME/baton`, else `~/.cache/baton`.
+fn standard_cache_directory() -> Option<PathBuf> {
+    variable("CACHE_DIRECTORY")
+        .or_else(|| absolute("XDG_CACHE_HOME").map(|path| path.join("baton")))
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache/baton")))
+}
+
 /// `$LOGS_DIRECTORY` (set by service managers), else `$XDG_STATE_HOME/baton`, else `~/.local/state/baton`.
 fn standard_log_directory() -> Option<PathBuf> {
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
     variable("LOGS_DIRECTORY")
-        .or_else(|| {
-            variable("XDG_STATE_HOME")
-                .filter(|path| path.is_absolute())
-                .map(|path| path.join("baton"))
-        })
+        .or_else(|| absolute("XDG_STATE_HOME").map(|path| path.join("baton")))
         .or_else(|| variable("HOME").map(|home| home.join(".local/state/baton")))
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+}
+
+/// A path that does not depend on where the process stands.
+fn absolute(name: &str) -> Option<PathBuf> {
+    variable(name).filter(|path| path.is_absolute())
 }

@@ -99,9 +99,17 @@ pub enum HostField {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cache {
     pub store: StoreKind,
+    /// Of the disk store.
+    pub directory: Option<PathBuf>,
     /// Octets over all workers.
     pub memory: u64,
     pub max_object: u64,
+    /// Octets on the disk; 0: a share of what is free.
+    pub max_size: u64,
+    /// Octets left free on the disk; 0: a share of the file system.
+    pub min_free: u64,
+    /// Files that each worker keeps open.
+    pub open_files: usize,
     /// Lifetime of responses that say nothing of their own; zero: not kept.
     pub ttl: Duration,
     pub set_cookie: SetCookie,
@@ -110,6 +118,7 @@ pub struct Cache {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
+    Directory,
     Memory,
     Off,
 }
@@ -130,6 +139,8 @@ pub enum SetCookie {
 pub struct Access {
     /// Empty: loopback and this host's own addresses.
     pub clients: Vec<ipnet::IpNet>,
+    /// Who may use the PURGE method; empty: nobody.
+    pub purge: Vec<ipnet::IpNet>,
     /// `host:port`, `address`, `address:port` or CIDR, as written; `access::Destinations::parse` reads them.
     pub destinations_allow: Vec<String>,
     pub connect_ports: Vec<u16>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::Kind;
-use super::{AccessFormat, Config, HostField, Listener, Mode, SetCookie, StoreKind};
+use super::{AccessFormat, Cache, Config, HostField, Listener, Mode, SetCookie, StoreKind};
 
 /// One setting of `T` (the whole configuration, or one listener).
 pub(super) struct Setting<T: 'static> {
@@ -128,15 +128,19 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
             |c| match c.reverse.host { HostField::Pass => "pass", HostField::Origin => "origin" }),
         "Host that the origin server sees: the client's (pass), or that of `reverse.to` (origin)."),
 
-    setting!("cache.store" = "\"memory\"",
-        Kind::Choice(&["memory", "off"],
-            |c, word| c.cache.store = if word == "off" { StoreKind::Off } else { StoreKind::Memory },
-            |c| match c.cache.store { StoreKind::Memory => "memory", StoreKind::Off => "off" }),
-        "Where responses are kept; `--cache` sets it."),
-    setting!("cache.memory" = "\"256MiB\"", Kind::Size(MIB, 1 << 44, |c| &mut c.cache.memory),
-        "Memory for stored responses, over all workers."),
-    setting!("cache.max_object" = "\"16MiB\"", Kind::Size(KIB, 1 << 40, |c| &mut c.cache.max_object),
-        "Largest body that is stored."),
+    setting!("cache.store" = "\"dir\"",
+        Kind::Text(|c, text| store(&mut c.cache, text), |c| show_store(&c.cache)),
+        "Where responses are kept, `--cache` sets it: dir:PATH, dir ($CACHE_DIRECTORY, else $XDG_CACHE_HOME/baton, else ~/.cache/baton), memory, or off."),
+    setting!("cache.memory" = "\"256MiB\"", Kind::Size(0, 1 << 44, |c| &mut c.cache.memory),
+        "Memory for stored responses, over all workers; with a directory only small ones are kept there, too."),
+    setting!("cache.max_object" = "\"1GiB\"", Kind::Size(KIB, 1 << 40, |c| &mut c.cache.max_object),
+        "Largest body that is stored (in memory alone: a worker's share of `cache.memory` at the most)."),
+    setting!("cache.max_size" = "\"0\"", Kind::Size(0, 1 << 60, |c| &mut c.cache.max_size),
+        "Space on the disk for the cache; 0: half of what is free at the start, with what it has already."),
+    setting!("cache.min_free" = "\"0\"", Kind::Size(0, 1 << 60, |c| &mut c.cache.min_free),
+        "Space on the disk that is left free; 0: a twentieth of the file system, 1 GiB at the most."),
+    setting!("cache.open_files" = "1024", Kind::Count(0, 1 << 20, |c| &mut c.cache.open_files),
+        "Files of often used responses that each worker keeps open."),
     setting!("cache.ttl" = "\"0s\"", Kind::Duration(Duration::ZERO, secs(31_536_000), |c| &mut c.cache.ttl),
         "Lifetime of responses that say nothing of their own and are safe to keep; 0s: not kept."),
     setting!("cache.set_cookie" = "\"strip\"",
@@ -149,6 +153,8 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
 
     setting!("access.clients" = "[]", Kind::Networks(|c| &mut c.access.clients),
         "Who may use the proxy; empty: loopback and this host's own addresses."),
+    setting!("access.purge" = "[]", Kind::Networks(|c| &mut c.access.purge),
+        "Who may remove stored responses with the PURGE method; empty: nobody, and PURGE is an origin server's business."),
     setting!("access.destinations_allow" = "[]", Kind::Texts(destination, |c| &mut c.access.destinations_allow),
         "Exceptions from the refused destinations (loopback, link-local, metadata …): \"127.0.0.1:8000\", \"host:port\", CIDR."),
     setting!("access.connect_ports" = "[80, 443]", Kind::Ports(|c| &mut c.access.connect_ports),
@@ -206,6 +212,34 @@ fn origin(text: &str) -> Result<Option<String>, String> {
     crate::http::target::Authority::parse(authority.as_bytes())
         .map_err(|error| format!("\"{text}\": {error}; {hint}"))?;
     Ok(Some(authority.to_owned()))
+}
+
+/// `memory`, `off`, `dir` or `dir:PATH`.
+fn store(cache: &mut Cache, text: &str) -> Result<(), String> {
+    let hint = "write \"dir:/var/cache/baton\", \"dir\", \"memory\" or \"off\"";
+    cache.directory = None;
+    cache.store = match text.split_once(':') {
+        None if text == "dir" => StoreKind::Directory,
+        None if text == "memory" => StoreKind::Memory,
+        None if text == "off" => StoreKind::Off,
+        Some(("dir", path)) if !path.is_empty() => {
+            // Every process must find the same one, wherever it stands.
+            let path = std::path::absolute(path).map_err(|error| format!("\"{text}\": {error}"))?;
+            cache.directory = Some(path);
+            StoreKind::Directory
+        }
+        _ => return Err(format!("\"{text}\" is no place to keep responses: {hint}")),
+    };
+    Ok(())
+}
+
+fn show_store(cache: &Cache) -> String {
+    match (cache.store, &cache.directory) {
+        (StoreKind::Directory, Some(path)) => format!("dir:{}", path.display()),
+        (StoreKind::Directory, None) => "dir".to_owned(),
+        (StoreKind::Memory, _) => "memory".to_owned(),
+        (StoreKind::Off, _) => "off".to_owned(),
+    }
 }
 
 fn destination(text: &str) -> Result<(), String> {

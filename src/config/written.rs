@@ -245,13 +245,18 @@ fn blank() -> Config {
         },
         cache: Cache {
             store: StoreKind::Memory,
+            directory: None,
             memory: 0,
             max_object: 0,
+            max_size: 0,
+            min_free: 0,
+            open_files: 0,
             ttl: zero,
             set_cookie: SetCookie::Strip,
         },
         access: Access {
             clients: Vec::new(),
+            purge: Vec::new(),
             destinations_allow: Vec::new(),
             connect_ports: Vec::new(),
         },

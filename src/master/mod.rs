@@ -264,9 +264,10 @@ fn summary(config: &Config) -> String {
     } else {
         format!("{} workers", config.workers)
     };
-    let store = match config.cache.store {
-        StoreKind::Memory => "memory",
-        StoreKind::Off => "off",
+    let store = match (config.cache.store, &config.cache.directory) {
+        (StoreKind::Directory, Some(path)) => path.display().to_string(),
+        (StoreKind::Directory | StoreKind::Memory, _) => "memory".to_owned(),
+        (StoreKind::Off, _) => "off".to_owned(),
     };
     format!("{workers}, cache {store}")
 }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod contract;
+pub mod disk;
 pub mod hot;
 
 use std::rc::Rc;

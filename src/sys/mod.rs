@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod epoll;
 pub mod fd;
+pub mod files;
 pub mod limits;
 pub mod memory;
 pub mod signal;

@@ -1,0 +1,409 @@
+//! A head file as octets: what is kept of a response, where its body is, and by what damage shows.
+//!
+//! Pure: octets in, a value out, and back. A head is complete, of this version and undamaged, or it is no head at
+//! all. It holds whole what names it (the key, the selecting fields), so that a file in another one's place is
+//! found out. A small body follows it in the same file. `place` finds the files; stores and the janitor read them.
+//!
+//! ```text
+//! 0   "baton" NUL            14  CRC-32 of octets 0 to 14 and of 18 to the head's end
+//! 6   version, u32           18  what follows, in the order of `Head::encode`; numbers are little-endian
+//! 10  length of the head     …   the body, if it is inline
+//! ```
+
+use crate::cache::vary::Selection;
+use crate::cache::{CacheControl, Lifetime, Source, Stored, Times};
+use crate::http::Headers;
+use crate::http::head::write_status_line;
+
+/// Rises with any change of the layout; files of another version are misses, and are swept.
+const VERSION: u32 = 1;
+const MAGIC: &[u8; 6] = b"baton\0";
+/// Magic, version, length.
+const PREFIX: usize = 14;
+const START: usize = PREFIX + 4;
+
+/// Largest body that is kept in the head's own file.
+pub const INLINE: usize = 32 << 10;
+/// Octets of a body that have a checksum of their own.
+pub const BLOCK: usize = 256 << 10;
+/// Longest head that is read at all.
+pub const MAX_HEAD: usize = 24 << 20;
+/// Lists of field names that are remembered of a key; the oldest goes.
+pub const MAX_LISTS: usize = 4;
+
+/// What a head file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub key: Vec<u8>,
+    /// The directory's generation when the response was asked for.
+    pub generation: u64,
+    pub content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    Object(Box<Kept>),
+    List(List),
+}
+
+/// A response, whole but for its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub stored: Stored,
+    /// Status line and fields as a hit begins with them.
+    pub text: Vec<u8>,
+    /// For a variant: the number of the list that it belongs to.
+    pub list: Option<u64>,
+    pub body: Body,
+    /// CRC-32 of each block of the body.
+    pub checksums: Vec<u32>,
+}
+
+/// Where a body is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Behind the head.
+    Inline,
+    File(File),
+}
+
+/// A body in a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// What its name has behind the head's.
+    pub random: u64,
+    /// Its last change, and the start of the machine in which it was written: with these unchanged it is trusted.
+    pub modified: (i64, u32),
+    pub boot: [u8; 16],
+    /// The octets that are there: from, to. Whole objects have one.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// In place of an object: what selects among several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// Chosen at random when the list began: variants of a list that is gone are dead.
+    pub number: u64,
+    /// Field names that Vary has named, as `Selection::names` gives them, the newest last.
+    pub names: Vec<Vec<Box<str>>>,
+    /// The variants in the order they were added.
+    pub variants: Vec<[u8; 8]>,
+}
+
+/// Why octets are no head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// More octets are needed: the whole head has so many.
+    #[error("the head has {0} octets, and not all are there")]
+    Short(usize),
+    #[error("the file is of another version of the format")]
+    Version,
+    #[error("the file is damaged")]
+    Damaged,
+}
+
+pub fn checksum(octets: &[u8]) -> u32 {
+    crc32fast::hash(octets)
+}
+
+/// The checksums of a body.
+pub fn checksums(body: &[u8]) -> Vec<u32> {
+    body.chunks(BLOCK).map(checksum).collect()
+}
+
+impl Kept {
+    /// For a body whose checksums are known.
+    pub fn new(stored: Stored, list: Option<u64>, body: Body, checksums: Vec<u32>) -> Kept {
+        Kept {
+            text: text(&stored),
+            stored,
+            list,
+            body,
+            checksums,
+        }
+    }
+}
+
+/// Status line and field lines, without the blank line.
+pub fn text(stored: &Stored) -> Vec<u8> {
+    let mut text = Vec::new();
+    write_status_line(stored.status, &stored.reason, &mut text);
+    stored.headers.write(&mut text);
+    text.shrink_to_fit();
+    text
+}
+
+// === impl Head
+
+impl Head {
+    /// Appends the head. An inline body is the caller's to append behind it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let from = out.len();
+        out.extend_from_slice(MAGIC);
+        u32(VERSION, out);
+        u32(0, out);
+        u32(0, out);
+        u64(self.generation, out);
+        counted(&self.key, out);
+        match &self.content {
+            Content::Object(kept) => encode_object(kept, out),
+            Content::List(list) => encode_list(list, out),
+        }
+        let length = (out.len() - from) as u32;
+        out[from + 10..from + PREFIX].copy_from_slice(&length.to_le_bytes());
+        let sum = sum_of(&out[from..]);
+        out[from + PREFIX..from + START].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    /// Reads a head from the beginning of a file. Also returns its length: an inline body is behind it.
+    pub fn decode(octets: &[u8]) -> Result<(Head, usize), FormatError> {
+        let prefix = octets.get(..START).ok_or(FormatError::Short(START))?;
+        let mut reader = Reader(prefix);
+        if reader.take(MAGIC.len()) != Some(MAGIC) {
+            return Err(FormatError::Damaged);
+        }
+        if reader.u32() != Some(VERSION) {
+            return Err(FormatError::Version);
+        }
+        let length = reader.u32().ok_or(FormatError::Damaged)? as usize;
+        let sum = reader.u32().ok_or(FormatError::Damaged)?;
+        if !(START..=MAX_HEAD).contains(&length) {
+            return Err(FormatError::Damaged);
+        }
+        let whole = octets.get(..length).ok_or(FormatError::Short(length))?;
+        if sum_of(whole) != sum {
+            return Err(FormatError::Damaged);
+        }
+        let mut reader = Reader(whole.get(START..).unwrap_or_default());
+        let head = decode(&mut reader).ok_or(FormatError::Damaged)?;
+        if !reader.0.is_empty() {
+            return Err(FormatError::Damaged);
+        }
+        Ok((head, length))
+    }
+}
+
+fn sum_of(whole: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(whole.get(..PREFIX).unwrap_or_default());
+    hasher.update(whole.get(START..).unwrap_or_default());
+    hasher.finalize()
+}
+
+fn encode_object(kept: &Kept, out: &mut Vec<u8>) {
+    let stored = &kept.stored;
+    out.push(0);
+    u32(u32::from(stored.status), out);
+    counted(&stored.reason, out);
+    counted(&kept.text, out);
+    let mut selection = Vec::new();
+    stored.selection.write(&mut selection);
+    counted(&selection, out);
+    u64(stored.times.request as u64, out);
+    u64(stored.times.response as u64, out);
+    u32(stored.lifetime.seconds, out);
+    out.push(stored.lifetime.source as u8);
+    u32(stored.initial_age, out);
+    u64(stored.date as u64, out);
+    optional(stored.last_modified.map(|time| time as u64), out);
+    u64(stored.body_len, out);
+    optional(kept.list, out);
+    match &kept.body {
+        Body::Inline => out.push(0),
+        Body::File(file) => {
+            out.push(1);
+            u64(file.random, out);
+            u64(file.modified.0 as u64, out);
+            u32(file.modified.1, out);
+            out.extend_from_slice(&file.boot);
+            u32(file.ranges.len() as u32, out);
+            for (from, to) in &file.ranges {
+                u64(*from, out);
+                u64(*to, out);
+            }
+        }
+    }
+    u32(kept.checksums.len() as u32, out);
+    kept.checksums.iter().for_each(|sum| u32(*sum, out));
+}
+
+fn encode_list(list: &List, out: &mut Vec<u8>) {
+    out.push(1);
+    u64(list.number, out);
+    u32(list.names.len() as u32, out);
+    for names in &list.names {
+        u32(names.len() as u32, out);
+        names.iter().for_each(|name| counted(name.as_bytes(), out));
+    }
+    u32(list.variants.len() as u32, out);
+    list.variants
+        .iter()
+        .for_each(|variant| out.extend_from_slice(variant));
+}
+
+fn decode(reader: &mut Reader<'_>) -> Option<Head> {
+    Some(Head {
+        generation: reader.u64()?,
+        key: reader.counted()?.to_vec(),
+        content: match reader.u8()? {
+            0 => Content::Object(Box::new(decode_object(reader)?)),
+            1 => Content::List(decode_list(reader)?),
+            _ => return None,
+        },
+    })
+}
+
+fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
+    let status = u16::try_from(reader.u32()?).ok()?;
+    let reason = reader.counted()?.to_vec();
+    let text = reader.counted()?.to_vec();
+    let headers = fields(&text)?;
+    let selection = Selection::read(reader.counted()?)?;
+    let stored = Stored {
+        status,
+        reason,
+        selection,
+        times: Times {
+            request: reader.u64()? as i64,
+            response: reader.u64()? as i64,
+        },
+        lifetime: Lifetime {
+            seconds: reader.u32()?,
+            source: Source::from_number(reader.u8()?)?,
+        },
+        initial_age: reader.u32()?,
+        control: CacheControl::of(&headers),
+        headers,
+        date: reader.u64()? as i64,
+        last_modified: reader.optional()?.map(|time| time as i64),
+        body_len: reader.u64()?,
+    };
+    let list = reader.optional()?;
+    let body = match reader.u8()? {
+        0 => Body::Inline,
+        1 => Body::File(decode_file(reader)?),
+        _ => return None,
+    };
+    let sums = reader.u32()?;
+    if u64::from(sums) != stored.body_len.div_ceil(BLOCK as u64) {
+        return None;
+    }
+    Some(Kept {
+        stored,
+        text,
+        list,
+        body,
+        checksums: (0..sums).map(|_| reader.u32()).collect::<Option<_>>()?,
+    })
+}
+
+fn decode_file(reader: &mut Reader<'_>) -> Option<File> {
+    Some(File {
+        random: reader.u64()?,
+        modified: (reader.u64()? as i64, reader.u32()?),
+        boot: *reader.take(16)?.first_chunk()?,
+        ranges: {
+            let count = reader.u32()?;
+            (0..count)
+                .map(|_| Some((reader.u64()?, reader.u64()?)))
+                .collect::<Option<_>>()?
+        },
+    })
+}
+
+fn decode_list(reader: &mut Reader<'_>) -> Option<List> {
+    let number = reader.u64()?;
+    let lists = reader.u32()?;
+    let names = (0..lists)
+        .map(|_| {
+            let names = reader.u32()?;
+            (0..names)
+                .map(|_| std::str::from_utf8(reader.counted()?).ok().map(Box::from))
+                .collect()
+        })
+        .collect::<Option<_>>()?;
+    let variants = reader.u32()?;
+    Some(List {
+        number,
+        names,
+        variants: (0..variants)
+            .map(|_| reader.take(8)?.first_chunk().copied())
+            .collect::<Option<_>>()?,
+    })
+}
+
+/// The fields of a text that `text` wrote.
+fn fields(text: &[u8]) -> Option<Headers> {
+    let mut headers = Headers::new();
+    headers.reserve(text.len() / 32, text.len() / 3, text.len());
+    let mut rest = text;
+    let mut is_field = false;
+    while !rest.is_empty() {
+        let end = memchr::memchr(b'\n', rest)?;
+        let line = rest.get(..end)?.strip_suffix(b"\r")?;
+        rest = rest.get(end + 1..)?;
+        if is_field {
+            let colon = memchr::memchr(b':', line)?;
+            let name = std::str::from_utf8(line.get(..colon)?).ok()?;
+            headers.push(name, line.get(colon + 2..)?);
+        }
+        is_field = true;
+    }
+    Some(headers)
+}
+
+// === numbers
+
+fn u32(number: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn u64(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn optional(number: Option<u64>, out: &mut Vec<u8>) {
+    out.push(u8::from(number.is_some()));
+    u64(number.unwrap_or(0), out);
+}
+
+fn counted(octets: &[u8], out: &mut Vec<u8>) {
+    u32(octets.len() as u32, out);
+    out.extend_from_slice(octets);
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(*self.take(4)?.first_chunk()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(*self.take(8)?.first_chunk()?))
+    }
+
+    fn optional(&mut self) -> Option<Option<u64>> {
+        let present = self.u8()? == 1;
+        let number = self.u64()?;
+        Some(present.then_some(number))
+    }
+
+    fn counted(&mut self) -> Option<&'a [u8]> {
+        let count = self.u32()? as usize;
+        self.take(count)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::contract::stored;
+
+fn object(body: &[u8], place: Body) -> Head {
+    let mut stored = stored(
+        &[("X", "1"), ("Accept-Language", "de, en")],
+        &[
+            ("Vary", "x, accept-language"),
+            ("ETag", "\"a\""),
+            ("Last-Modified", "Thu, 01 Jan 1970 00:00:00 GMT"),
+            ("X-Empty", ""),
+            ("X-Octets", "a: b"),
+        ],
+    );
+    stored.body_len = body.len() as u64;
+    Head {
+        key: b"http://a/".to_vec(),
+        generation: 7,
+        content: Content::Object(Box::new(Kept::new(stored, Some(3), place, checksums(body)))),
+    }
+}
+
+fn file() -> Body {
+    Body::File(File {
+        random: 0xdead_beef,
+        modified: (-1, 999_999_999),
+        boot: [9; 16],
+        ranges: vec![(0, 300_000)],
+    })
+}
+
+fn list() -> Head {
+    Head {
+        key: b"reverse http://a/".to_vec(),
+        generation: u64::MAX,
+        content: Content::List(List {
+            number: 5,
+            names: vec![vec![], vec!["accept".into(), "x".into()]],
+            variants: vec![[1; 8], [2; 8]],
+        }),
+    }
+}
+
+fn encoded(head: &Head) -> Vec<u8> {
+    let mut octets = Vec::new();
+    head.encode(&mut octets);
+    octets
+}
+
+fn examples() -> [Head; 4] {
+    [
+        object(b"hello", Body::Inline),
+        object(b"", Body::Inline),
+        object(&[1; 300_000], file()),
+        list(),
+    ]
+}
+
+#[test]
+fn what_is_written_is_read() {
+    for head in examples() {
+        let mut octets = encoded(&head);
+        let length = octets.len();
+        octets.extend_from_slice(b"the body");
+        assert_eq!(Head::decode(&octets), Ok((head, length)));
+    }
+}
+
+#[test]
+fn a_missing_octet_is_missed() {
+    for head in examples() {
+        let octets = encoded(&head);
+        for end in 0..octets.len() {
+            let expected = if end < START { START } else { octets.len() };
+            assert_eq!(
+                Head::decode(&octets[..end]),
+                Err(FormatError::Short(expected))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_shows() {
+    for head in examples() {
+        let octets = encoded(&head);
+        for at in 0..octets.len() * 8 {
+            let mut octets = octets.clone();
+            octets[at / 8] ^= 1 << (at % 8);
+            assert!(Head::decode(&octets).is_err(), "bit {at}");
+        }
+    }
+}
+
+#[test]
+fn another_version_says_so() {
+    let mut octets = encoded(&list());
+    octets[6] += 1;
+    assert_eq!(Head::decode(&octets), Err(FormatError::Version));
+    assert_eq!(
+        Head::decode(b"<html>something else entirely"),
+        Err(FormatError::Damaged)
+    );
+}
+
+#[test]
+fn control_is_what_the_fields_say() {
+    let head = object(b"x", Body::Inline);
+    let Content::Object(kept) = &head.content else {
+        unreachable!("an object was made")
+    };
+    assert_eq!(kept.stored.control, CacheControl::of(&kept.stored.headers));
+    assert_eq!(fields(&kept.text), Some(kept.stored.headers.clone()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// With a right checksum over anything, nothing panics and no memory is asked for that is not there.
+    #[test]
+    fn nothing_panics(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut octets = [&MAGIC[..], &VERSION.to_le_bytes(), &((START + payload.len()) as u32).to_le_bytes(), &[0; 4], &payload].concat();
+        let sum = sum_of(&octets);
+        octets[PREFIX..START].copy_from_slice(&sum.to_le_bytes());
+        let _ = Head::decode(&octets);
+    }
+
+    #[test]
+    fn headers_survive(fields_in in proptest::collection::vec(("[A-Za-z][A-Za-z0-9-]{0,20}", "[!-~]([ -~]{0,20}[!-~])?"), 0..20)) {
+        let mut text = b"HTTP/1.1 200 OK\r\n".to_vec();
+        let headers: Headers = fields_in.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        headers.write(&mut text);
+        let read = fields(&text).unwrap();
+        prop_assert!(read.iter().eq(headers.iter()));
+    }
+}

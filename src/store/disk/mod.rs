@@ -1,0 +1,3 @@
+pub mod format;
+pub mod place;
+pub mod read;
