@@ -1,0 +1,4 @@
+//! The janitor.
+
+mod evict;
+mod ledger;
