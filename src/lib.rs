@@ -22,6 +22,7 @@ pub mod wire;
 pub mod store;
 pub mod upstream;
 // row 4: roles
+pub mod janitor;
 pub mod master;
 pub mod worker;
 // row 5

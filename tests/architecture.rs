@@ -11,7 +11,7 @@ const ROWS: [&[&str]; 6] = [
     &["cache", "access", "routing"],
     &["ipc", "shared", "wire", "config", "log"],
     &["store", "upstream"],
-    &["master", "worker"],
+    &["master", "worker", "janitor"],
     &["roles", "cli"],
 ];
 

@@ -1,0 +1,5 @@
+//! The janitor.
+
+mod catalogue;
+mod evict;
+mod ledger;
