@@ -74,6 +74,9 @@ impl Baton {
             } else {
                 &["--workers", "2"]
             })
+            // Without a word of its own, each has a cache of its own.
+            .env_remove("CACHE_DIRECTORY")
+            .env("XDG_CACHE_HOME", directory.path())
             .arg("--log-dir")
             .arg(directory.path())
             .stdin(Stdio::null())
