@@ -1,19 +1,21 @@
 //! The bare limit: what one HTTP answer costs a single process that does nothing but epoll, read and write.
 //!
 //! Not a server for anybody's use, and no part of what is shipped: `scripts/bench` measures others against it, and
-//! lets them fetch from it. It looks for the end of each head, and at its path alone: `/1m` is answered with 1 MiB,
-//! any other with 1 KiB; what is below `/no-store/` may not be kept; `Connection: close` is obeyed.
+//! lets them fetch from it. It looks for the end of each head, and at its path alone: `/64k`, `/1m` and `/100m` are
+//! answered with that much, any other with 1 KiB; what is below `/no-store/` may not be kept; what is below `/file/`, and
+//! 100 MiB always, is sent from a file by `sendfile`; `Connection: close` is obeyed.
 //!
-//! Usage: `bare ADDR:PORT`
+//! Usage: `bare ADDR:PORT`; the file is made in the working directory, and has no name while it is used.
 
 #![expect(unsafe_code, reason = "descriptors as numbers, and a socket option")]
 
+use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{SockFlag, accept4, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, SockFlag, accept4, send, setsockopt, sockopt};
 
 struct Connection {
     stream: TcpStream,
@@ -21,6 +23,8 @@ struct Connection {
     /// Answers that the kernel has not taken, and how much of the first piece it has.
     output: Vec<u8>,
     sent: usize,
+    /// What is to be sent of the file.
+    file: std::ops::Range<usize>,
     closing: bool,
 }
 
@@ -28,14 +32,56 @@ struct Answers {
     small: Vec<u8>,
     small_and_close: Vec<u8>,
     small_no_store: Vec<u8>,
+    medium: Vec<u8>,
     large: Vec<u8>,
+    /// As long as the largest; all answers from it begin at its beginning.
+    file: File,
 }
 
-fn answer(length: usize, fields: &str) -> Vec<u8> {
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const FRESH: &str = "Cache-Control: max-age=36000";
+
+fn head(length: usize, fields: &str) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\n{fields}\r\n\r\n"
     );
-    [head.into_bytes(), vec![b'x'; length]].concat()
+    head.into_bytes()
+}
+
+fn answer(length: usize, fields: &str) -> Vec<u8> {
+    [head(length, fields), vec![b'x'; length]].concat()
+}
+
+/// How much of the file a path asks for.
+fn from_file(path: &[u8]) -> Option<usize> {
+    let (path, below) = match path.strip_prefix(b"/file") {
+        Some(rest) => (rest, true),
+        None => (path, false),
+    };
+    let length = match path {
+        path if path.starts_with(b"/100m") => return Some(100 * MIB),
+        path if path.starts_with(b"/1m") => MIB,
+        path if path.starts_with(b"/64k") => 64 * KIB,
+        _ => KIB,
+    };
+    below.then_some(length)
+}
+
+/// On the disk, not in /dev/shm: what `sendfile` costs depends on the file system.
+fn file() -> std::io::Result<File> {
+    let path = format!("bare-{}", std::process::id());
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    let piece = vec![b'x'; MIB];
+    for _ in 0..100 {
+        file.write_all(&piece)?;
+    }
+    Ok(file)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,10 +94,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     };
     let answers = Answers {
-        small: answer(1024, "Cache-Control: max-age=36000"),
-        small_and_close: answer(1024, "Cache-Control: max-age=36000\r\nConnection: close"),
-        small_no_store: answer(1024, "Cache-Control: no-store"),
-        large: answer(1024 * 1024, "Cache-Control: max-age=36000"),
+        small: answer(KIB, FRESH),
+        small_and_close: answer(KIB, &format!("{FRESH}\r\nConnection: close")),
+        small_no_store: answer(KIB, "Cache-Control: no-store"),
+        medium: answer(64 * KIB, FRESH),
+        large: answer(MIB, FRESH),
+        file: file()?,
     };
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -98,6 +146,7 @@ fn accept(
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
+            file: 0..0,
             closing: false,
         };
         if !connection.read(answers) {
@@ -127,13 +176,26 @@ fn defer_accept(listener: &TcpListener) {
     }
 }
 
+/// As much as the kernel takes at once.
+fn send_file(to: &TcpStream, file: &File, range: std::ops::Range<usize>) -> std::io::Result<usize> {
+    let mut offset = range.start as libc::off_t;
+    // SAFETY: both descriptors are open, and the offset lives through the call.
+    let sent =
+        unsafe { libc::sendfile(to.as_raw_fd(), file.as_raw_fd(), &mut offset, range.len()) };
+    usize::try_from(sent).map_err(|_| std::io::Error::last_os_error())
+}
+
 impl Connection {
     /// Whether the connection goes on.
     fn happened(&mut self, epoll: &Epoll, token: u64, answers: &Answers) -> bool {
-        if !self.output.is_empty() {
-            return self.flush() && self.watch(epoll, token);
+        if self.is_writing() {
+            return self.flush(answers) && (self.is_writing() || self.watch(epoll, token));
         }
-        self.read(answers) && (self.output.is_empty() || self.watch(epoll, token))
+        self.read(answers) && (!self.is_writing() || self.watch(epoll, token))
+    }
+
+    fn is_writing(&self) -> bool {
+        !self.output.is_empty() || !self.file.is_empty()
     }
 
     /// Reads once and answers. False: the connection is over.
@@ -153,7 +215,7 @@ impl Connection {
             }
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         }
-        !(self.closing && self.output.is_empty())
+        self.is_writing() || !self.closing
     }
 
     /// Answers every whole head; returns the octets of those heads.
@@ -164,13 +226,19 @@ impl Connection {
             let head = &octets[used..used + end];
             let path = &head[4.min(head.len())..];
             self.closing |= memchr::memmem::find(head, b"onnection: close").is_some();
+            used += end + 4;
+            // Nobody asks for files in a pipeline.
+            if let Some(length) = from_file(path) {
+                self.begin_file(length, answers);
+                return used;
+            }
             pieces.push(IoSlice::new(match path {
+                path if path.starts_with(b"/64k") => &answers.medium,
                 path if path.starts_with(b"/1m") => &answers.large,
                 path if path.starts_with(b"/no-store/") => &answers.small_no_store,
                 _ if self.closing => &answers.small_and_close,
                 _ => &answers.small,
             }));
-            used += end + 4;
         }
         if !pieces.is_empty() {
             let sent = (&self.stream).write_vectored(&pieces).unwrap_or(0);
@@ -185,17 +253,37 @@ impl Connection {
         used
     }
 
-    fn flush(&mut self) -> bool {
-        match (&self.stream).write(&self.output[self.sent..]) {
-            Ok(sent) => self.sent += sent,
-            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+    fn begin_file(&mut self, length: usize, answers: &Answers) {
+        self.output = head(length, FRESH);
+        self.sent = 0;
+        self.file = 0..length;
+        // nix does not name MSG_MORE.
+        let flags = MsgFlags::from_bits_retain(libc::MSG_MORE) | MsgFlags::MSG_NOSIGNAL;
+        if let Ok(sent) = send(self.stream.as_raw_fd(), &self.output, flags) {
+            self.sent = sent;
+            self.flush(answers);
+        }
+    }
+
+    /// False: the connection is over.
+    fn flush(&mut self, answers: &Answers) -> bool {
+        if self.sent < self.output.len() {
+            match (&self.stream).write(&self.output[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
         }
         if self.sent == self.output.len() {
             self.output.clear();
             self.sent = 0;
-            return !self.closing;
         }
-        true
+        if self.output.is_empty() && !self.file.is_empty() {
+            match send_file(&self.stream, &answers.file, self.file.clone()) {
+                Ok(sent) => self.file.start += sent,
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+        self.is_writing() || !self.closing
     }
 
     fn watch(&self, epoll: &Epoll, token: u64) -> bool {
@@ -206,10 +294,10 @@ impl Connection {
 
     /// What it waits for.
     fn event(&self, token: u64) -> EpollEvent {
-        let flags = if self.output.is_empty() {
-            EpollFlags::EPOLLIN
-        } else {
+        let flags = if self.is_writing() {
             EpollFlags::EPOLLOUT
+        } else {
+            EpollFlags::EPOLLIN
         };
         EpollEvent::new(flags, token)
     }

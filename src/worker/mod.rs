@@ -5,6 +5,7 @@
 
 mod context;
 mod exchange;
+mod kept;
 mod meter;
 mod returns;
 mod session;
@@ -29,6 +30,8 @@ use meter::{Crowd, Meter};
 const ORPHANED: Duration = Duration::from_secs(5);
 /// Between two looks at load, logs and idle origin connections.
 const TICK: Duration = Duration::from_millis(100);
+/// Threads that wait for a disk in place of the loop; each may have a few files open.
+const DISK_THREADS: usize = 8;
 /// Messages taken before the connections get their turn.
 const BURST: usize = 4;
 
@@ -47,6 +50,7 @@ pub fn run(
     let (parked, unparked) = meter.hooks();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(DISK_THREADS)
         .on_thread_park(parked)
         .on_thread_unpark(unparked)
         .build_local(Default::default())
@@ -84,6 +88,11 @@ async fn serve(context: Rc<Context>, meter: Rc<Meter>) -> anyhow::Result<()> {
         }
         Until::Drained => context.config.shutdown_timeout,
     };
+    if matches!(until, Until::Orphaned)
+        && let Some(store) = &context.store
+    {
+        store.close();
+    }
     context.drain();
     let stopped = async {
         // A drain may be cut short by a stop, or by the master's end.
@@ -167,6 +176,9 @@ async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
         ticks += 1;
         if ticks.is_multiple_of(10) {
             context.pool.borrow_mut().sweep();
+            if let Some(store) = &context.store {
+                store.look_after().await;
+            }
         }
     }
 }

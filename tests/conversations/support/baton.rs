@@ -74,11 +74,12 @@ impl Baton {
             } else {
                 &["--workers", "2"]
             })
-            // Without a word of its own, each has a cache of its own.
-            .env_remove("CACHE_DIRECTORY")
-            .env("XDG_CACHE_HOME", directory.path())
             .arg("--log-dir")
             .arg(directory.path())
+            .args(match arguments.contains(&"--cache") {
+                true => Vec::new(),
+                false => vec!["--cache".to_owned(), cache_in(directory.path())],
+            })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -264,6 +265,12 @@ impl Drop for Baton {
             }
         }
     }
+}
+
+/// Where an instance under test keeps responses: a directory of its own, or what `BATON_TEST_CACHE` says.
+fn cache_in(directory: &std::path::Path) -> String {
+    std::env::var("BATON_TEST_CACHE")
+        .unwrap_or_else(|_| format!("dir:{}", directory.join("cache").display()))
 }
 
 /// What `ps` shows of a process.
