@@ -141,6 +141,19 @@ fn damage_is_found_out_and_there_is_a_way_out() {
 }
 
 #[test]
+fn files_that_are_removed_under_way_are_missed() {
+    for part in ["", "-wal"] {
+        let (_directory, path) = filled(10);
+        let mut catalogue = Catalogue::open(&path).unwrap();
+        assert!(catalogue.is_there() && catalogue.size() > 4096);
+        catalogue.write_through(&[(Fact::Clean, 1)]).unwrap();
+        assert!(catalogue.is_there());
+        std::fs::remove_file(beside(&path, part)).unwrap();
+        assert!(!catalogue.is_there(), "{part}");
+    }
+}
+
+#[test]
 fn an_empty_file_is_an_empty_catalogue() {
     let (_directory, path) = filled(10);
     std::fs::write(&path, "").unwrap();
