@@ -151,6 +151,11 @@ impl Place {
         Ok(())
     }
 
+    /// Whether nobody has kept anything in it yet.
+    pub fn is_new(&self) -> bool {
+        !files::exists(self.root.as_fd(), CATALOGUE.as_bytes()).unwrap_or(true)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
