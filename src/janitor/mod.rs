@@ -10,7 +10,6 @@
 mod aside;
 mod books;
 pub mod catalogue;
-mod discard;
 mod evict;
 mod ledger;
 mod tour;
@@ -28,6 +27,7 @@ use crate::shared::{Counter, Region};
 use crate::store::disk::format::INLINE;
 use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{CATALOGUE, Place};
+use crate::store::disk::write;
 use crate::sys::clock::monotonic_ms;
 use books::{Books, Now, Opened};
 use evict::Bounds;
@@ -171,6 +171,9 @@ impl Janitor {
             janitor.limits.settle();
             janitor.region.filter().set_ready();
         }
+        // Nothing is stored before there is a limit: that comes first.
+        janitor.look_at_disk();
+        janitor.books.begin();
         janitor
     }
 
@@ -245,16 +248,14 @@ impl Janitor {
         let Some(entry) = self.books.ledger.get(name) else {
             return Ok(());
         };
-        let gone = if entry.kib < SINGLE_KIB && !entry.is_list() {
-            discard::single(&self.place, name)?;
-            vec![*name]
+        if entry.kib < SINGLE_KIB && !entry.is_list() {
+            self.place.remove(name, None)?;
         } else {
-            discard::object(&self.place, name)?
-        };
-        self.count(Counter::CacheEvicted, gone.len());
-        for name in gone {
-            self.books.evicted(&name);
+            let gone = write::remove(&self.place, name)?;
+            gone.iter().for_each(|name| self.books.evicted(name));
         }
+        self.books.evicted(name);
+        self.count(Counter::CacheEvicted, 1);
         Ok(())
     }
 
