@@ -16,6 +16,7 @@ mod caching;
 mod connect;
 mod corpora;
 mod descriptors;
+mod disk;
 mod fields;
 mod framing;
 mod janitor;
