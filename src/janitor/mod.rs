@@ -370,6 +370,15 @@ impl Janitor {
     /// Everything has been purged: the files go in the background.
     fn look_at_generation(&mut self) {
         let generation = self.region.space().generation();
+        // A worker may have raised it because the disk refused to remove something.
+        if self
+            .place
+            .generation()
+            .is_ok_and(|known| known < generation)
+            && let Err(error) = self.place.set_generation(generation)
+        {
+            log::debug!("the generation cannot be written down: {error}");
+        }
         if generation != self.generation {
             self.generation = generation;
             self.books.drain();
