@@ -133,8 +133,14 @@ impl Janitor {
     fn new(place: Place, region: Region, config: &Cache) -> Janitor {
         let now = Now::read();
         let mut books = Books::new(place.path().join(CATALOGUE), region.clone(), now);
+        let mut limits = Limits::new(config.max_size, config.min_free);
+        // Nothing is stored before there is a limit: it comes as soon as it is known what there is.
+        let mut publish = || drop(publish_limit(&place, &region, &mut limits, 0));
+        if place.is_empty().unwrap_or(false) {
+            publish();
+        }
         let began = monotonic_ms();
-        let opened = books.open();
+        let opened = books.open(publish);
         // There will be one anyway.
         books.take_wants_tour();
         let (objects, took) = (books.ledger.len(), monotonic_ms() - began);
@@ -150,7 +156,7 @@ impl Janitor {
         let mut janitor = Janitor {
             owners: vec![0; region.workers()],
             generation: region.space().generation(),
-            limits: Limits::new(config.max_size, config.min_free),
+            limits,
             bounds: Bounds::of(0),
             tour: None,
             wanted: Some(wanted),
@@ -171,7 +177,6 @@ impl Janitor {
             janitor.limits.settle();
             janitor.region.filter().set_ready();
         }
-        // Nothing is stored before there is a limit: that comes first.
         janitor.look_at_disk();
         janitor.books.begin();
         janitor
@@ -212,6 +217,9 @@ impl Janitor {
         let removed = self.make_room();
         self.go_on_with_tour();
         self.books.commit(false);
+        if self.books.take_wants_tour() {
+            self.want(Scope::All);
+        }
         drained > 0 || removed
     }
 
@@ -312,7 +320,7 @@ impl Janitor {
         self.look_at_disk();
         self.look_at_generation();
         self.books.look_after_catalogue();
-        if self.books.take_lost() || self.books.take_wants_tour() {
+        if self.books.take_lost() {
             self.want(Scope::All);
         }
         if let Some((_, since)) = self.again.take_if(|(at, _)| *at <= self.surveyed) {
@@ -356,13 +364,9 @@ impl Janitor {
     }
 
     fn look_at_disk(&mut self) {
-        match self.place.free_space() {
-            Ok((free, size)) => {
-                let used = self.region.space().used();
-                let limit = self.limits.limit(used, self.books.overhead(), free, size);
-                self.bounds = Bounds::of(limit);
-                self.region.space().set_limit(limit, self.bounds.tight);
-            }
+        let overhead = self.books.overhead();
+        match publish_limit(&self.place, &self.region, &mut self.limits, overhead) {
+            Ok(bounds) => self.bounds = bounds,
             Err(error) => log::debug!("the free space cannot be told: {error}"),
         }
     }
@@ -430,6 +434,20 @@ impl Janitor {
         let complete = complete && self.tour.is_none() && self.wanted.is_none();
         self.books.close(complete);
     }
+}
+
+/// Tells the workers how much there may be. `overhead`: octets that the catalogue takes.
+fn publish_limit(
+    place: &Place,
+    region: &Region,
+    limits: &mut Limits,
+    overhead: u64,
+) -> std::io::Result<Bounds> {
+    let (free, size) = place.free_space()?;
+    let space = region.space();
+    let bounds = Bounds::of(limits.limit(space.used(), overhead, free, size));
+    space.set_limit(bounds.limit, bounds.tight);
+    Ok(bounds)
 }
 
 fn seconds(ms: u64) -> i64 {
