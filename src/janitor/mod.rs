@@ -1,5 +1,9 @@
 //! The janitor.
 
-mod catalogue;
+mod board;
+pub mod catalogue;
+pub mod control;
 mod evict;
 mod ledger;
+pub mod operations;
+pub mod protocol;

@@ -151,6 +151,11 @@ impl Place {
         &self.path
     }
 
+    /// Whether it was made to be a cache.
+    pub fn is_cache(&self) -> io::Result<bool> {
+        files::exists(self.root.as_fd(), TAG_NAME)
+    }
+
     /// Whether its path still names it.
     pub fn is_there(&self) -> bool {
         Place::open(&self.path).is_ok_and(|now| now.inode == self.inode)
@@ -364,6 +369,11 @@ fn file_name(name: &Name, random: Option<u64>) -> Vec<u8> {
         hexadecimal(&random.to_be_bytes(), &mut text);
     }
     text
+}
+
+/// Where a head or (`random`) the body of one is, below the directory.
+pub fn path(name: &Name, random: Option<u64>) -> String {
+    String::from_utf8_lossy(&path_of(name, random)).into_owned()
 }
 
 fn path_of(name: &Name, random: Option<u64>) -> Vec<u8> {
