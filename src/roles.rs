@@ -3,13 +3,15 @@
 //! Every role is this program, executed again under a title that `ps` shows and that names the role. It gets what it
 //! needs through a descriptor: nothing here reads a file or an option.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::Launch;
-use crate::ipc::Channel;
-use crate::{master, sys, worker};
+use crate::ipc::{Channel, Received, ToWorker};
+use crate::{janitor, master, sys, worker};
 
 /// A role, and what runs it.
 struct Role {
@@ -17,7 +19,11 @@ struct Role {
     enter: fn() -> anyhow::Result<ExitCode>,
 }
 
-const ROLES: [Role; 2] = [
+const ROLES: [Role; 3] = [
+    Role {
+        name: JANITOR,
+        enter: enter_janitor,
+    },
     Role {
         name: MASTER,
         enter: enter_master,
@@ -28,6 +34,7 @@ const ROLES: [Role; 2] = [
     },
 ];
 
+pub const JANITOR: &str = "janitor";
 pub const MASTER: &str = "master";
 pub const WORKER: &str = "worker";
 
@@ -79,7 +86,58 @@ fn enter_master() -> anyhow::Result<ExitCode> {
 }
 
 fn enter_worker() -> anyhow::Result<ExitCode> {
+    let channel = channel()?;
+    let start = receive_start(&channel)?;
+    worker::run(channel, start.number, start.launch, start.region)
+}
+
+fn enter_janitor() -> anyhow::Result<ExitCode> {
+    let channel = channel()?;
+    let start = receive_start(&channel)?;
+    janitor::run(&channel, &start.launch, start.region)
+}
+
+/// A child's end of its channel to the master, which alone it obeys.
+fn channel() -> anyhow::Result<Channel> {
     sys::signal::leave_to_master().context("signals cannot be ignored")?;
     let channel = sys::fd::take_stdin().context("there is no channel to the master")?;
-    worker::run(Channel::new(channel))
+    Ok(Channel::new(channel))
+}
+
+/// What the master's first message brings.
+struct Start {
+    /// Which of the workers it is.
+    number: usize,
+    launch: Launch,
+    region: OwnedFd,
+}
+
+fn receive_start(channel: &Channel) -> anyhow::Result<Start> {
+    loop {
+        let received = channel
+            .recv::<ToWorker>()
+            .context("the master's first message")?;
+        let (number, fds) = match received {
+            Received::Message {
+                message: ToWorker::Start { worker, .. },
+                fds,
+                missing: 0,
+            } => (usize::from(worker), fds),
+            Received::Nothing => {
+                let mut source = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+                poll(&mut source, PollTimeout::NONE)?;
+                continue;
+            }
+            Received::End => bail!("the master ended before it started this process"),
+            Received::Message { .. } => bail!("the master's first message is not a start"),
+        };
+        let [launch, region] = <[OwnedFd; 2]>::try_from(fds)
+            .map_err(|_| anyhow::anyhow!("a start has two descriptors"))?;
+        let json = sys::memory::read_sealed(launch).context("the configuration from the master")?;
+        return Ok(Start {
+            number,
+            launch: serde_json::from_slice(&json).context("the configuration from the master")?,
+            region,
+        });
+    }
 }

@@ -29,6 +29,14 @@ impl Name {
         Name { variant, ..self }
     }
 
+    /// Under which everything is found that this is a variant of.
+    pub fn of_base(self) -> Name {
+        Name {
+            variant: [0; 8],
+            ..self
+        }
+    }
+
     pub fn is_base(&self) -> bool {
         self.variant == [0; 8]
     }
@@ -133,6 +141,7 @@ mod tests {
         let (one, two) = (base.variant(b"x=1"), base.variant(b"x=2"));
         assert!(one != two && !one.is_base() && one.base == base.base);
         assert_eq!(one.to_string().len(), 49);
+        assert_eq!(one.of_base(), base);
         assert_eq!(Name::parse(one.to_string().as_bytes()), Some(one));
         assert!(one.hash() != two.hash() && one.hash() != base.hash());
     }

@@ -47,6 +47,7 @@ pub enum AnswerReason {
     MethodNotAllowed,
     MethodTooLong,
     NotAProxyRequest,
+    NothingToPurge,
     OnlyIfCached,
     OriginClosed,
     OriginProtocol,
@@ -56,6 +57,8 @@ pub enum AnswerReason {
     OriginUnreachable,
     Overloaded,
     PortDenied,
+    PurgeDenied,
+    Purged,
     TargetTooLong,
     TraceWithContent,
     UnsolicitedUpgrade,
@@ -118,6 +121,7 @@ impl AnswerReason {
             MethodNotAllowed => row(405, "http_request_denied", "That method is not served here", "Use one of the methods in the field Allow."),
             MethodTooLong => row(501, "http_request_error", "No method has such a long name", REQUEST),
             NotAProxyRequest => row(400, "http_request_error", "This is a proxy", SET_UP),
+            NothingToPurge => row(404, "", "Nothing is stored under that address", "There was nothing to remove."),
             OnlyIfCached => row(504, "", "Not in the cache", "The request asked for a stored response only; send it without only-if-cached."),
             OriginClosed => row(502, "connection_terminated", "The web server closed the connection without an answer", ORIGIN),
             OriginProtocol => row(502, "http_protocol_error", "The web server's answer is malformed", ORIGIN),
@@ -127,6 +131,8 @@ impl AnswerReason {
             OriginUnreachable => row(502, "destination_unavailable", "The web server cannot be reached", "Check the network and that the address is right."),
             Overloaded => Row { retry_after: Some(1), ..row(503, "proxy_internal_response", "The proxy has more work than it can do", "Try again in a moment.") },
             PortDenied => row(403, "http_request_denied", "CONNECT to that port is not allowed", "The proxy's operator can allow it in access.connect_ports."),
+            PurgeDenied => row(403, "http_request_denied", "You may not remove stored responses", "The proxy's operator can allow it in access.purge."),
+            Purged => row(200, "", "The stored response has been removed", "It will be fetched anew when it is asked for."),
             TargetTooLong => row(414, "http_request_error", "The address in the request is too long", "Ask the operator for a greater client.max_target_bytes."),
             TraceWithContent => row(400, "http_request_error", "A TRACE request has no body", REQUEST),
             UnsolicitedUpgrade => row(502, "http_upgrade_failed", "The web server changed the protocol without being asked", ORIGIN),
@@ -144,7 +150,15 @@ impl AnswerReason {
         use AnswerReason::*;
         matches!(
             self,
-            ClientDenied | DestinationDenied | Loop | MethodNotAllowed | OnlyIfCached | PortDenied
+            ClientDenied
+                | DestinationDenied
+                | Loop
+                | MethodNotAllowed
+                | NothingToPurge
+                | OnlyIfCached
+                | PortDenied
+                | PurgeDenied
+                | Purged
         )
     }
 
@@ -152,7 +166,7 @@ impl AnswerReason {
     pub fn of_whom(self) -> Whom {
         use AnswerReason::*;
         match self {
-            ClientDenied | DestinationDenied | PortDenied => Whom::Rules,
+            ClientDenied | DestinationDenied | PortDenied | PurgeDenied => Whom::Rules,
             ConnectTimeout | DnsError | DnsTimeout | OriginClosed | OriginProtocol
             | OriginRefused | OriginTimeout | OriginTooLarge | OriginUnreachable
             | UnsolicitedUpgrade => Whom::Origin,
@@ -187,6 +201,7 @@ impl AnswerReason {
             MethodNotAllowed => "method-not-allowed",
             MethodTooLong => "method-too-long",
             NotAProxyRequest => "not-a-proxy-request",
+            NothingToPurge => "nothing-to-purge",
             OnlyIfCached => "only-if-cached",
             OriginClosed => "origin-closed",
             OriginProtocol => "origin-protocol",
@@ -196,6 +211,8 @@ impl AnswerReason {
             OriginUnreachable => "origin-unreachable",
             Overloaded => "overloaded",
             PortDenied => "port-denied",
+            PurgeDenied => "purge-denied",
+            Purged => "purged",
             TargetTooLong => "target-too-long",
             TraceWithContent => "trace-with-content",
             UnsolicitedUpgrade => "unsolicited-upgrade",

@@ -7,7 +7,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ pub enum Fact {
     Written,
     /// Octets that everything took then.
     Octets,
+    /// The generation of the directory then.
+    Generation,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +99,8 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 pub struct Catalogue {
     connection: Connection,
+    path: PathBuf,
+    inode: u64,
 }
 
 // === impl Catalogue ===
@@ -105,13 +109,14 @@ impl Catalogue {
     /// Opens the database of that path, made if it is not there.
     pub fn open(path: &Path) -> Result<Catalogue, CatalogueError> {
         // For its owner alone, as all that SQLite puts beside it then is; and no link is followed.
-        OpenOptions::new()
+        let inode = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
+            .and_then(|file| Ok(file.metadata()?.ino()))
             .map_err(of_io)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(of_sqlite)?;
@@ -120,7 +125,7 @@ impl Catalogue {
         for (name, value) in [
             ("journal_mode", "wal"),
             ("synchronous", "off"),
-            ("wal_autocheckpoint", "4000"),
+            ("wal_autocheckpoint", "256"),
             ("cache_size", "-4096"),
         ] {
             connection
@@ -130,7 +135,25 @@ impl Catalogue {
         migrations::migrations::runner()
             .run(&mut connection)
             .map_err(of_refinery)?;
-        Ok(Catalogue { connection })
+        Ok(Catalogue {
+            connection,
+            path: path.to_owned(),
+            inode,
+        })
+    }
+
+    /// Whether its files are still those that are written: they may have been removed under way.
+    pub fn is_there(&self) -> bool {
+        let there = |part| std::fs::symlink_metadata(beside(&self.path, part));
+        there("").is_ok_and(|file| file.ino() == self.inode) && there("-wal").is_ok()
+    }
+
+    /// Octets that it takes on the disk.
+    pub fn size(&self) -> u64 {
+        let sizes = PARTS.map(|part| {
+            std::fs::symlink_metadata(beside(&self.path, part)).map_or(0, |file| file.len())
+        });
+        sizes.iter().sum()
     }
 
     /// Removes the database and what belongs to it.
@@ -256,6 +279,7 @@ impl Fact {
         match self {
             Fact::Boot => "boot",
             Fact::Clean => "clean",
+            Fact::Generation => "generation",
             Fact::Octets => "octets",
             Fact::Written => "written",
         }

@@ -55,11 +55,13 @@ impl Bounds {
     }
 }
 
-/// Chooses what to remove so that `octets` become free. `frequency` is asked for hashes of names.
+/// Chooses what to remove so that `octets` become free. `frequency` is asked for hashes of names, which count all
+/// variants together.
 #[must_use]
 pub fn choose(ledger: &Ledger, octets: u64, frequency: impl Fn(u64) -> u64) -> Choice {
     let mut candidates = least_recently_used(ledger, octets);
-    candidates.sort_by_cached_key(|entry| (frequency(entry.name.hash()), entry.used));
+    let frequency = |entry: &Entry| frequency(entry.name.of_base().hash());
+    candidates.sort_by_cached_key(|entry| (frequency(entry), entry.used));
     let mut choice = Choice::default();
     let mut freed = 0;
     for entry in candidates {
@@ -67,7 +69,7 @@ pub fn choose(ledger: &Ledger, octets: u64, frequency: impl Fn(u64) -> u64) -> C
             break;
         }
         freed += u64::from(entry.kib) * 1024;
-        choice.floor = frequency(entry.name.hash());
+        choice.floor = frequency(entry);
         choice.victims.push(entry.name);
     }
     choice

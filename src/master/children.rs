@@ -1,4 +1,4 @@
-//! The workers as processes: started, spoken to without ever waiting, ended and reaped.
+//! The children as processes: started, spoken to without ever waiting, ended and reaped.
 
 use std::collections::VecDeque;
 use std::io;
@@ -69,6 +69,24 @@ impl Children {
 
     pub(super) fn len(&self) -> usize {
         self.children.len()
+    }
+
+    /// Starts the janitor with what every child gets.
+    pub(super) fn start_janitor(&self) -> io::Result<(Pid, Channel)> {
+        let (near, far) = seqpacket_pair()?;
+        let pid = spawn::spawn("baton: janitor", far)?;
+        let channel = Channel::new(near);
+        let start = ToWorker::Start {
+            worker: 0,
+            workers: narrow(self.children.len()),
+        };
+        if let Err(error) =
+            channel.send_borrowed(&start, &[self.launch.as_fd(), self.region.as_fd()])
+        {
+            log::error!("the janitor (pid {pid}) cannot be told to start: {error}");
+            spawn::kill(pid)?;
+        }
+        Ok((pid, channel))
     }
 
     fn start(&mut self, worker: usize) -> io::Result<&Child> {

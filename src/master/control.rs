@@ -37,7 +37,10 @@ impl Master {
 
     fn obey(&mut self, signal: Signal) {
         match signal {
-            Signal::Child => self.reap(),
+            Signal::Child => {
+                self.reap();
+                self.reap_janitor();
+            }
             Signal::HangUp => self.check_configuration(),
             Signal::Interrupt => self.stop(Shutdown::AtOnce),
             Signal::Quit | Signal::Terminate if self.mind.is_stopping() => {
@@ -84,5 +87,6 @@ impl Master {
         for worker in 0..self.children.len() {
             self.say(worker, ToWorker::Reopen);
         }
+        self.tell_janitor(&ToWorker::Reopen);
     }
 }

@@ -8,6 +8,7 @@ mod carry;
 mod children;
 mod connections;
 mod control;
+mod janitor;
 mod listeners;
 mod receive;
 
@@ -28,6 +29,7 @@ use crate::sys::signal::Signals;
 use children::Children;
 use connections::Connections;
 use control::Control;
+use janitor::Janitor;
 use listeners::Listeners;
 
 /// Events taken from the kernel at once.
@@ -57,6 +59,8 @@ struct Master {
     control: Control,
     listeners: Listeners,
     children: Children,
+    /// None: nothing is kept on a disk.
+    janitor: Option<Janitor>,
     connections: Connections,
     region: Region,
     /// When this pass of the loop began.
@@ -91,9 +95,11 @@ pub fn run(launch: Launch) -> anyhow::Result<ExitCode> {
     let signals = Signals::block().context("signals cannot be blocked")?;
     crate::log::init("master", &launch.config.log)?;
     let limit = limits::raise_descriptors().context("the limit of descriptors cannot be raised")?;
+    let janitor = Janitor::prepare(&launch)?;
     let listeners = Listeners::bind(&launch.config.listeners)?;
     let mut master = Master::new(
         launch,
+        janitor,
         listeners,
         signals,
         usize::try_from(limit).unwrap_or(usize::MAX),
@@ -111,6 +117,7 @@ pub fn run(launch: Launch) -> anyhow::Result<ExitCode> {
 impl Master {
     fn new(
         launch: Launch,
+        janitor: Option<Janitor>,
         listeners: Listeners,
         signals: Signals,
         limit: usize,
@@ -118,6 +125,11 @@ impl Master {
         let config = &launch.config;
         let workers = config.workers;
         let (region, region_fd) = Region::create(workers).context("shared memory cannot be had")?;
+        if let Some(janitor) = &janitor {
+            janitor
+                .publish_generation(region.space())
+                .context("the cache directory cannot be used")?;
+        }
         let json =
             serde_json::to_vec(&launch).context("the configuration cannot be handed over")?;
         let launch_fd = sealed_file("baton-launch", &json)
@@ -139,6 +151,7 @@ impl Master {
             control,
             listeners,
             children: Children::new(workers, launch_fd, region_fd),
+            janitor,
             connections: Connections::new(),
             region,
             now: monotonic_ms(),
@@ -151,14 +164,18 @@ impl Master {
     /// The loop: wait, tell the mind what happened, do what it wants.
     fn serve(&mut self) -> anyhow::Result<u8> {
         let mut ready = Vec::with_capacity(BATCH);
+        // First, so that there is a limit when the first response could be stored.
+        self.look_after_janitor();
         self.mind.start(self.now, &mut self.actions);
         self.carry_out();
         loop {
             if let Outcome::Over(code) = self.outcome {
+                self.dismiss_janitor();
                 return Ok(code);
             }
             let now = monotonic_ms();
-            let timeout = self.mind.next_wake(now).saturating_sub(now);
+            let wake = self.mind.next_wake(now).min(self.janitor_wake());
+            let timeout = wake.saturating_sub(now);
             self.epoll
                 .wait(Some(timeout), &mut ready)
                 .context("epoll fails")?;
@@ -167,6 +184,7 @@ impl Master {
                 self.happened(event);
             }
             self.look_after_children();
+            self.look_after_janitor();
             self.look_at_rings();
             self.read_loads();
             self.mind.pass(&self.loads, self.now, &mut self.actions);

@@ -54,6 +54,10 @@ counters! {
     CacheMiss, "cache_miss", "Requests whose answer was not in the cache.";
     CachePass, "cache_pass", "Requests that neither read nor fill the cache.";
     CacheStored, "cache_stored", "Responses stored.";
+    CacheDamaged, "cache_damaged", "Stored responses that were damaged, and are gone.";
+    CacheErrors, "cache_errors", "Times the disk refused to store or to give back.";
+    CacheEvicted, "cache_evicted", "Stored responses that made room for others.";
+    CacheSwept, "cache_swept", "Files removed from the cache directory that led nowhere.";
     CacheInvalidated, "cache_invalidated", "Stored responses invalidated.";
     ClientBytesOut, "client_bytes_out", "Octets of content sent to clients.";
     OriginConnects, "origin_connects", "Connections opened to origins.";

@@ -138,6 +138,12 @@ impl Region {
         &self.all_counters()[process]
     }
 
+    /// The janitor's own counters.
+    #[must_use]
+    pub fn janitor_counters(&self) -> &Counters {
+        self.counters(1 + self.workers)
+    }
+
     /// All counters that have counted, as `name=value`, for the log.
     pub fn totals(&self) -> String {
         let counted = Counter::ALL

@@ -1,7 +1,8 @@
 //! How much of the disk the cache takes, and how much it may: octets are reserved here before they are written.
 //!
-//! Workers reserve and release; the janitor says what the limit is, and what a candidate must be worth while space
-//! is tight. What a worker has reserved and not yet written down in its journal stands in its row as well, so that
+//! Workers reserve, and release what they have not used; what they have removed or replaced the janitor releases,
+//! when it reads of that. It also says what the limit is, and what a candidate must be worth while space is tight.
+//! What a worker has reserved and not yet written down in its journal stands in its row as well, so that
 //! its death loses nothing: its successor gives it back. Nothing here touches a file.
 
 use std::sync::atomic::AtomicU64;
@@ -31,6 +32,8 @@ in_shared_memory! {
     /// One worker's share of `used` that no record tells of yet.
     pub struct SpaceRow {
         in_flight: AtomicU64,
+        /// The worker's process id.
+        owner: AtomicU64,
     }
 }
 
@@ -143,9 +146,17 @@ impl SpaceRow {
         let _ = self.in_flight.fetch_update(SeqCst, Relaxed, less);
     }
 
-    /// A starting worker, for its predecessor, which is dead: gives back what that one had in flight.
+    /// A starting worker: the row is its own now, and what its predecessor had in flight, which is dead, is given
+    /// back.
     pub fn inherit(&self, space: &Space) {
+        self.owner.store(u64::from(std::process::id()), SeqCst);
         space.release(self.in_flight.swap(0, SeqCst));
+    }
+
+    /// The process id of the worker that stores in this row's name; 0: none ever did.
+    #[must_use]
+    pub fn owner(&self) -> u64 {
+        self.owner.load(SeqCst)
     }
 
     #[must_use]
@@ -189,6 +200,8 @@ mod tests {
         row.inherit(space);
         assert_eq!((space.used(), row.in_flight()), (20, 0));
         assert_eq!(region.space_row(0).in_flight(), 0);
+        assert_eq!(row.owner(), u64::from(std::process::id()));
+        assert_eq!(region.space_row(0).owner(), 0);
     }
 
     #[test]

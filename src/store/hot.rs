@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use super::{Coherence, MAX_VARIANTS, Object, Store, Version, Writer};
+use super::{Coherence, Find, MAX_VARIANTS, NotKept, Object, Store, Version, Writer};
 use crate::cache::{Key, Stored, key};
 use crate::http::Headers;
 
@@ -54,11 +54,18 @@ enum Place {
     Gone,
 }
 
+/// What the capacity counts.
 #[derive(Clone)]
-struct Weigh;
+enum Weigh {
+    Octets,
+    Objects,
+}
 
 impl Weighter<Key, Variants> for Weigh {
     fn weight(&self, key: &Key, variants: &Variants) -> u64 {
+        if matches!(self, Weigh::Objects) {
+            return variants.len().max(1) as u64;
+        }
         let objects: usize = variants.iter().map(|kept| kept.object.memory()).sum();
         (OVERHEAD + key.as_bytes().len() + objects) as u64
     }
@@ -70,13 +77,61 @@ impl<C: Coherence> Hot<C> {
         let items = (capacity / USUAL_OBJECT).clamp(16, 1 << 20) as usize;
         Hot {
             inner: Rc::new(Inner {
-                entries: RefCell::new(Cache::with_weighter(items, capacity, Weigh)),
+                entries: RefCell::new(Cache::with_weighter(items, capacity, Weigh::Octets)),
                 coherence,
                 max_object: max_object.min(capacity / 4),
                 arriving: Cell::new(0),
                 max_arriving: capacity / 2,
             }),
         }
+    }
+
+    /// Of objects whose bodies are open files, so many of them.
+    pub fn of_files(count: usize, coherence: C) -> Hot<C> {
+        Hot {
+            inner: Rc::new(Inner {
+                entries: RefCell::new(Cache::with_weighter(count, count as u64, Weigh::Objects)),
+                coherence,
+                max_object: u64::MAX,
+                arriving: Cell::new(0),
+                max_arriving: 0,
+            }),
+        }
+    }
+
+    /// What this request selects of the current version.
+    pub fn get(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
+        let current = self.inner.coherence.read(key::hash(key));
+        let (mut found, mut outdated) = (None, false);
+        {
+            let entries = self.inner.entries.borrow();
+            for kept in entries.get(key)?.iter().rev() {
+                if kept.version != current {
+                    outdated = true;
+                } else if found.is_none() && kept.object.stored.selection.matches(request) {
+                    found = Some(kept.object.clone());
+                }
+            }
+        }
+        if outdated {
+            self.inner.drop_outdated(key, current);
+        }
+        found
+    }
+
+    /// Keeps a copy of what a lower store has; `version` was read before it was read there.
+    pub fn keep(&self, key: &[u8], object: Rc<Object>, version: Version) {
+        self.inner.keep(Key::from(key), object, version);
+    }
+
+    /// Adds an object whose request was sent at version `seen`, which is still current.
+    pub fn add(&self, key: Key, object: Rc<Object>, seen: Version) {
+        self.inner.add(key, object, seen);
+    }
+
+    /// Forgets what is kept in this process. Whether there was something.
+    pub fn forget(&self, key: &[u8]) -> bool {
+        self.inner.entries.borrow_mut().remove(key).is_some()
     }
 
     /// Octets in use, as they are counted.
@@ -97,31 +152,16 @@ impl<C: Coherence> Hot<C> {
 impl<C: Coherence> Store for Hot<C> {
     type Writer = Filling<C>;
 
-    fn find(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
-        let current = self.version(key);
-        let (mut found, mut outdated) = (None, false);
-        {
-            let entries = self.inner.entries.borrow();
-            for kept in entries.get(key)?.iter().rev() {
-                if kept.version != current {
-                    outdated = true;
-                } else if found.is_none() && kept.object.stored.selection.matches(request) {
-                    found = Some(kept.object.clone());
-                }
-            }
+    fn find(&self, key: &[u8], request: &Headers) -> Find {
+        match self.get(key, request) {
+            Some(object) => Find::Object(object),
+            None if self.holds(key) => Find::OtherVariant,
+            None => Find::Absent,
         }
-        if outdated {
-            self.inner.drop_outdated(key, current);
-        }
-        found
     }
 
-    fn holds(&self, key: &[u8]) -> bool {
-        let current = self.version(key);
-        let entries = self.inner.entries.borrow();
-        entries
-            .peek(key)
-            .is_some_and(|variants| variants.iter().any(|kept| kept.version == current))
+    async fn look(&self, key: &[u8], request: &Headers) -> Find {
+        self.find(key, request)
     }
 
     fn version(&self, key: &[u8]) -> Version {
@@ -134,16 +174,16 @@ impl<C: Coherence> Store for Hot<C> {
         stored: Stored,
         expected: Option<u64>,
         seen: Version,
-    ) -> Option<Filling<C>> {
+    ) -> Result<Filling<C>, NotKept> {
         if expected.is_some_and(|length| length > self.inner.max_object) {
-            return None;
+            return Err(NotKept::TooLarge);
         }
         let at_once = expected.filter(|&length| length <= AT_ONCE).unwrap_or(0);
         if self.inner.arriving.get() + at_once > self.inner.max_arriving {
-            return None;
+            return Err(NotKept::Full);
         }
         let body = Vec::with_capacity(at_once as usize);
-        Some(Filling {
+        Ok(Filling {
             inner: self.inner.clone(),
             key,
             stored: Some(stored),
@@ -154,8 +194,8 @@ impl<C: Coherence> Store for Hot<C> {
         })
     }
 
-    fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
-        let object = Rc::new(Object::new(new, old.body.clone()));
+    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
+        let object = Rc::new(old.refreshed(new));
         let current = self.version(key);
         match self.inner.place_of(key, old, current) {
             Place::Kept => self.inner.replace(key, object.clone(), current),
@@ -163,14 +203,30 @@ impl<C: Coherence> Store for Hot<C> {
             Place::Refreshed => {}
             // Somebody has changed it since, and told all; what we hold is of before.
             Place::Outdated => self.inner.drop_outdated(key, current),
-            Place::Gone => self.invalidate(key),
+            Place::Gone => drop(self.forget_everywhere(key)),
         }
         object
     }
 
-    fn invalidate(&self, key: &[u8]) {
-        self.inner.entries.borrow_mut().remove(key);
+    async fn invalidate(&self, key: &[u8]) -> bool {
+        self.forget_everywhere(key)
+    }
+}
+
+impl<C: Coherence> Hot<C> {
+    /// Whether anything is kept under the key, whatever selects it.
+    fn holds(&self, key: &[u8]) -> bool {
+        let current = self.version(key);
+        let entries = self.inner.entries.borrow();
+        entries
+            .peek(key)
+            .is_some_and(|variants| variants.iter().any(|kept| kept.version == current))
+    }
+
+    fn forget_everywhere(&self, key: &[u8]) -> bool {
+        let had = self.forget(key);
         self.inner.coherence.bump(key::hash(key));
+        had
     }
 }
 
@@ -191,9 +247,7 @@ impl<C: Coherence> Inner<C> {
             return Place::Gone;
         };
         let same_body = |object: &Object| {
-            object.body.as_ptr() == old.body.as_ptr()
-                && object.body.len() == old.body.len()
-                && object.stored.etag() == old.stored.etag()
+            object.body.is(&old.body) && object.stored.etag() == old.stored.etag()
         };
         if let Some(kept) = variants.iter().find(|kept| Rc::ptr_eq(&kept.object, old)) {
             return if kept.version == current {
@@ -228,12 +282,13 @@ impl<C: Coherence> Inner<C> {
         if replaces {
             return self.replace(key.as_bytes(), object, seen);
         }
-        let mut variants = self.take_current(key.as_bytes(), seen);
+        self.keep(key, object, seen);
+    }
+
+    fn keep(&self, key: Key, object: Rc<Object>, version: Version) {
+        let mut variants = self.take_current(key.as_bytes(), version);
         variants.retain(|kept| kept.object.stored.selection != object.stored.selection);
-        variants.push(Kept {
-            object,
-            version: seen,
-        });
+        variants.push(Kept { object, version });
         self.put(key, variants);
     }
 
@@ -307,7 +362,11 @@ impl<C: Coherence> Writer for Filling<C> {
         fits
     }
 
-    fn finish(mut self) -> Option<Rc<Object>> {
+    async fn room(&mut self) -> bool {
+        true
+    }
+
+    async fn finish(mut self) -> Option<Rc<Object>> {
         let mut body = std::mem::take(&mut self.body);
         body.shrink_to_fit();
         if self
@@ -336,7 +395,7 @@ impl<C: Coherence> Drop for Filling<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::{self, Slots, put, stored};
+    use crate::store::contract::{self, Slots, put, run, stored};
 
     fn hot(capacity: u64, max_object: u64) -> Hot<Rc<Slots>> {
         Hot::new(capacity, max_object, Rc::new(Slots::default()))
@@ -344,16 +403,19 @@ mod tests {
 
     #[test]
     fn the_contract() {
-        contract::holds_for(|slots| Hot::new(1 << 20, 4096, slots), 4096);
+        let make = |world: &contract::World, _| Hot::new(1 << 20, 4096, world.slots.clone());
+        contract::holds_for(make, 4096, false);
     }
 
     #[test]
     fn it_is_bounded_in_octets() {
         let store = hot(256 << 10, 1 << 20);
-        for n in 0..2000 {
-            put(&store, &format!("http://a/{n}"), &vec![b'x'; n % 3000]);
-            assert!(store.weight() <= 256 << 10);
-        }
+        run(async {
+            for n in 0..2000 {
+                put(&store, &format!("http://a/{n}"), &vec![b'x'; n % 3000]).await;
+                assert!(store.weight() <= 256 << 10);
+            }
+        });
         assert!(store.weight() > 128 << 10 && store.len() > 50);
     }
 
@@ -362,15 +424,17 @@ mod tests {
         let store = hot(1 << 20, 1 << 20);
         let key = |n: usize| format!("http://hot/{n}");
         let none = Headers::new();
-        for n in 0..100 {
-            put(&store, &key(n), &[b'h'; 1000]);
-        }
-        for n in 0..20_000 {
-            put(&store, &format!("http://scan/{n}"), &[b's'; 1000]);
-            store.find(key(n % 100).as_bytes(), &none);
-        }
+        run(async {
+            for n in 0..100 {
+                put(&store, &key(n), &[b'h'; 1000]).await;
+            }
+            for n in 0..20_000 {
+                put(&store, &format!("http://scan/{n}"), &[b's'; 1000]).await;
+                store.get(key(n % 100).as_bytes(), &none);
+            }
+        });
         let left = (0..100)
-            .filter(|&n| store.find(key(n).as_bytes(), &none).is_some())
+            .filter(|&n| store.get(key(n).as_bytes(), &none).is_some())
             .count();
         assert!(left >= 95, "{left} of 100 left");
     }
@@ -381,9 +445,8 @@ mod tests {
         let begin = |n: usize| {
             let key = format!("http://a/{n}");
             let seen = store.version(key.as_bytes());
-            store
-                .begin(Key::from(key.as_bytes()), stored(&[], &[]), None, seen)
-                .unwrap()
+            let begun = store.begin(Key::from(key.as_bytes()), stored(&[], &[]), None, seen);
+            begun.unwrap_or_else(|reason| panic!("{reason:?}"))
         };
         let mut writers: Vec<_> = (0..4).map(begin).collect();
         let taken = writers

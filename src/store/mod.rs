@@ -2,12 +2,15 @@
 //!
 //! An object is visible when it is complete and never before: a writer that is dropped unfinished leaves nothing
 //! behind. Whether something may be stored or reused is for `cache` to say; a store only keeps, selects by
-//! Vary, and forgets. The exchange calls it.
+//! Vary, and forgets. What may have to wait for a disk is `async`, and then other connections go on. The exchange
+//! calls it.
 
+mod body;
 #[cfg(test)]
 mod contract;
 pub mod disk;
 pub mod hot;
+pub mod tiered;
 
 use std::rc::Rc;
 
@@ -15,9 +18,11 @@ use bytes::Bytes;
 
 use crate::cache::{Key, Stored};
 use crate::http::Headers;
-use crate::http::head::write_status_line;
 pub use crate::shared::Version;
+pub use body::{Body, BodyFile};
+pub use disk::{Disk, OnDisk};
 pub use hot::Hot;
+pub use tiered::Tiered;
 
 /// Variants kept of one key; the oldest goes.
 pub const MAX_VARIANTS: usize = 8;
@@ -29,22 +34,36 @@ pub struct Object {
     /// Status line and fields, without Age, framing and connection fields and without the blank line: a hit
     /// appends those.
     pub head: Vec<u8>,
-    pub body: Bytes,
+    pub body: Body,
+    /// Where it is on the disk, if it is.
+    pub on_disk: Option<OnDisk>,
 }
 
 impl Object {
     pub fn new(mut stored: Stored, body: Bytes) -> Object {
         stored.body_len = body.len() as u64;
-        let mut head = Vec::new();
-        write_status_line(stored.status, &stored.reason, &mut head);
-        stored.headers.write(&mut head);
-        head.shrink_to_fit();
-        Object { stored, head, body }
+        Object {
+            head: disk::format::text(&stored),
+            stored,
+            body: Body::Memory(body),
+            on_disk: None,
+        }
+    }
+
+    /// The same body under fields that have been brought up to date.
+    pub fn refreshed(&self, mut stored: Stored) -> Object {
+        stored.body_len = self.stored.body_len;
+        Object {
+            head: disk::format::text(&stored),
+            stored,
+            body: self.body.clone(),
+            on_disk: self.on_disk.clone(),
+        }
     }
 
     /// Octets of memory held, for accounts.
     pub fn memory(&self) -> usize {
-        self.stored.memory() + self.head.capacity() + self.body.len() + 64
+        self.stored.memory() + self.head.capacity() + self.body.memory() + 64
     }
 }
 
@@ -66,42 +85,89 @@ impl<T: Coherence + ?Sized> Coherence for Rc<T> {
     }
 }
 
+/// What is kept for a request.
+#[derive(Debug)]
+pub enum Find {
+    Absent,
+    /// Only the disk knows: `look` asks it.
+    AskDisk,
+    Object(Rc<Object>),
+    /// Something is kept under the key, and this request does not select it.
+    OtherVariant,
+}
+
+/// Why a response is not kept although it might be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// There is no room, and nothing has been thrown out in time.
+    Full,
+    /// Space is tight, and what is kept is asked for more often.
+    Rare,
+    TooLarge,
+    /// The disk refuses; it is tried again soon.
+    Trouble,
+}
+
+impl NotKept {
+    /// One word for Cache-Status and the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NotKept::Full => "cache-full",
+            NotKept::Rare => "rarely-asked-for",
+            NotKept::TooLarge => "too-large",
+            NotKept::Trouble => "store-trouble",
+        }
+    }
+}
+
+#[allow(
+    async_fn_in_trait,
+    reason = "everything here stays on the thread of its worker"
+)]
 pub trait Store {
     type Writer: Writer;
 
-    /// The object that this request selects, if it is of the current version.
-    fn find(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>>;
+    /// What this request selects of the current version. Never waits.
+    fn find(&self, key: &[u8], request: &Headers) -> Find;
 
-    /// Whether anything is kept under the key, whatever selects it.
-    fn holds(&self, key: &[u8]) -> bool;
+    /// The same, waiting for the disk where only it knows.
+    async fn look(&self, key: &[u8], request: &Headers) -> Find;
 
     /// To be read before a request is sent; `begin` wants it. What changes meanwhile makes the answer unfit.
     fn version(&self, key: &[u8]) -> Version;
 
     /// Begins to keep the response to a request that was sent at version `seen`. `expected` is the length of the
-    /// body, where it is known. None: there is no room for such an object.
+    /// body, where it is known.
     fn begin(
         &self,
         key: Key,
         stored: Stored,
         expected: Option<u64>,
         seen: Version,
-    ) -> Option<Self::Writer>;
+    ) -> Result<Self::Writer, NotKept>;
 
     /// Puts `new` in the place of `old`, with the same body, for all processes. What is returned is to be served,
     /// whether or not it could be kept.
-    fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object>;
+    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object>;
 
-    /// Forgets everything under the key, in all processes.
-    fn invalidate(&self, key: &[u8]);
+    /// Forgets everything under the key, in all processes. Whether there was something.
+    async fn invalidate(&self, key: &[u8]) -> bool;
 }
 
 /// Dropped unfinished, it never was.
+#[allow(
+    async_fn_in_trait,
+    reason = "everything here stays on the thread of its worker"
+)]
 pub trait Writer {
-    /// False: the object has become too large; drop the writer.
+    /// False: the object has become too large, or there is no more room; drop the writer.
     fn write(&mut self, data: &[u8]) -> bool;
 
+    /// Waits until there is memory for more, where a disk is slower than the network. False: it is too slow, or
+    /// refuses; drop the writer.
+    async fn room(&mut self) -> bool;
+
     /// The body is whole: makes the object visible. None: it was overtaken by a change, or is not what was
-    /// expected, and is not kept.
-    fn finish(self) -> Option<Rc<Object>>;
+    /// expected, or cannot be kept.
+    async fn finish(self) -> Option<Rc<Object>>;
 }

@@ -110,6 +110,12 @@ pub fn send_last(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(sent)
 }
 
+/// Sends, and lets the kernel know that more follows at once.
+pub fn send_more(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_MORE;
+    SockRef::from(&fd).send_with_flags(bytes, flags)
+}
+
 pub fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     SockRef::from(&fd).send_with_flags(bytes, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
 }

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFdReadyGuard;
 
 use super::{Broken, Pace};
+use crate::sys::files;
 use crate::sys::socket::{self, Readiness};
 use crate::sys::watched::Watched;
 
@@ -165,6 +166,58 @@ impl Stream {
         }
         pace.moved(written);
         Ok(written)
+    }
+
+    /// Writes all of `octets`, behind which a file follows at once.
+    pub async fn write_before_file(
+        &self,
+        mut octets: &[u8],
+        pace: &mut Pace,
+    ) -> Result<(), Broken> {
+        while !octets.is_empty() {
+            let send = || socket::send_more(self.fd.as_fd(), octets);
+            let written = self.put_paced(send, pace).await?;
+            octets = octets.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Lets the kernel send octets of `file`, from `offset` on; how many it took. 0: the file ends there.
+    pub async fn send_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+        pace: &mut Pace,
+    ) -> Result<usize, Broken> {
+        let send = || files::send(self.fd.as_fd(), file, offset, count);
+        self.put_paced(send, pace).await
+    }
+
+    /// Does what writes something, as soon as there is room.
+    async fn put_paced(
+        &self,
+        put: impl Fn() -> io::Result<usize>,
+        pace: &mut Pace,
+    ) -> Result<usize, Broken> {
+        let written = match retry(&put) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                pace.keep(self.put_when_writable(&put)).await??
+            }
+            done => done?,
+        };
+        pace.moved(written);
+        Ok(written)
+    }
+
+    async fn put_when_writable(&self, put: impl Fn() -> io::Result<usize>) -> io::Result<usize> {
+        loop {
+            let mut guard = self.fd.registration()?.writable().await?;
+            match retry(&put) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                done => return done,
+            }
+        }
     }
 
     /// Waits until a connect that was begun has ended, and says how.

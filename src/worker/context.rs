@@ -12,19 +12,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::Notify;
 
+use super::kept::Kept;
 use super::meter;
 use super::returns::Returns;
 use crate::access::{Clients, Destinations};
 use crate::cache::Policy;
-use crate::config::{Config, Launch, Mode, StoreKind};
+use crate::config::{Config, Launch, Mode};
 use crate::dispatch::Conn;
 use crate::http::head::Limits;
 use crate::http::target::Authority;
 use crate::ipc::{Channel, Returned, SendError, ToMaster};
 use crate::log::AccessLog;
 use crate::routing::loops::Pseudonym;
-use crate::shared::{Counter, Region, Version};
-use crate::store::{Coherence, Hot};
+use crate::shared::{Counter, Region};
 use crate::sys::{clock, memory};
 use crate::upstream::dns::Resolver;
 use crate::upstream::pool::Pool;
@@ -87,10 +87,6 @@ impl Context {
             .as_ref()
             .map(|to| Authority::parse(to.as_bytes()))
             .transpose();
-        let store = (config.cache.store == StoreKind::Memory).then(|| {
-            let share = config.cache.memory / region.workers() as u64;
-            Hot::new(share, config.cache.max_object, InRegion(region.clone()))
-        });
         Ok(Context {
             worker,
             pseudonym: Pseudonym::new(&instance),
@@ -105,7 +101,7 @@ impl Context {
                 config.origin.idle_timeout,
             )),
             policy: policy(&config.cache),
-            store,
+            store: Kept::new(&config.cache, &region, worker),
             key_buffer: Cell::default(),
             access_log: RefCell::new(AccessLog::open(worker, &config.log)?),
             region,
@@ -243,21 +239,6 @@ impl Context {
         self.sessions
             .over_share
             .set(meter::is_over_share(busy, others));
-    }
-}
-
-/// What this worker keeps, coherent with the others through shared memory.
-pub type Kept = Hot<InRegion>;
-
-pub struct InRegion(Region);
-
-impl Coherence for InRegion {
-    fn read(&self, hash: u64) -> Version {
-        self.0.versions().read(hash)
-    }
-
-    fn bump(&self, hash: u64) {
-        self.0.versions().bump(hash);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod context;
 mod exchange;
+mod kept;
 mod meter;
 mod returns;
 mod session;
@@ -15,13 +16,13 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::time::Instant;
 
 use crate::config::Launch;
 use crate::ipc::{Channel, Received, ToMaster, ToWorker};
 use crate::shared::Region;
-use crate::sys::{self, watched::Watched};
+use crate::sys::watched::Watched;
 use context::Context;
 use meter::{Crowd, Meter};
 
@@ -29,19 +30,27 @@ use meter::{Crowd, Meter};
 const ORPHANED: Duration = Duration::from_secs(5);
 /// Between two looks at load, logs and idle origin connections.
 const TICK: Duration = Duration::from_millis(100);
+/// Threads that wait for a disk in place of the loop; each may have a few files open.
+const DISK_THREADS: usize = 8;
 /// Messages taken before the connections get their turn.
 const BURST: usize = 4;
 
 /// Serves until the master says stop or is gone. `channel` is this worker's end of the control socket.
 ///
-/// Errors: the first message is not a start, its descriptors cannot be used, or a log cannot be opened.
-pub fn run(channel: Channel) -> anyhow::Result<ExitCode> {
-    let (worker, launch, region) = receive_start(&channel)?;
+/// Errors: the shared memory cannot be used, or a log cannot be opened.
+pub fn run(
+    channel: Channel,
+    worker: usize,
+    launch: Launch,
+    region: OwnedFd,
+) -> anyhow::Result<ExitCode> {
+    let region = Region::open(region).context("the shared memory")?;
     crate::log::init(&format!("worker-{worker}"), &launch.config.log)?;
     let meter = Rc::new(Meter::new());
     let (parked, unparked) = meter.hooks();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(DISK_THREADS)
         .on_thread_park(parked)
         .on_thread_unpark(unparked)
         .build_local(Default::default())
@@ -51,44 +60,6 @@ pub fn run(channel: Channel) -> anyhow::Result<ExitCode> {
         serve(context, meter).await
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn receive_start(channel: &Channel) -> anyhow::Result<(usize, Launch, Region)> {
-    loop {
-        let received = channel
-            .recv::<ToWorker>()
-            .context("the master's first message")?;
-        let Received::Message {
-            message: ToWorker::Start { worker, .. },
-            fds,
-            missing: 0,
-        } = received
-        else {
-            match received {
-                Received::Nothing => {
-                    let mut poll = [nix::poll::PollFd::new(
-                        channel.as_fd(),
-                        nix::poll::PollFlags::POLLIN,
-                    )];
-                    nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE)?;
-                    continue;
-                }
-                Received::End => bail!("the master ended before it started this worker"),
-                Received::Message { .. } => bail!("the master's first message is not a start"),
-            }
-        };
-        let [launch, region] = <[OwnedFd; 2]>::try_from(fds)
-            .map_err(|_| anyhow::anyhow!("a start has two descriptors"))?;
-        let launch =
-            sys::memory::read_sealed(launch).context("the configuration from the master")?;
-        let launch =
-            serde_json::from_slice(&launch).context("the configuration from the master")?;
-        return Ok((
-            usize::from(worker),
-            launch,
-            Region::open(region).context("the shared memory")?,
-        ));
-    }
 }
 
 /// Business (permille) below which the loop has the time to give memory back.
@@ -117,6 +88,11 @@ async fn serve(context: Rc<Context>, meter: Rc<Meter>) -> anyhow::Result<()> {
         }
         Until::Drained => context.config.shutdown_timeout,
     };
+    if matches!(until, Until::Orphaned)
+        && let Some(store) = &context.store
+    {
+        store.close();
+    }
     context.drain();
     let stopped = async {
         // A drain may be cut short by a stop, or by the master's end.
@@ -200,6 +176,9 @@ async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
         ticks += 1;
         if ticks.is_multiple_of(10) {
             context.pool.borrow_mut().sweep();
+            if let Some(store) = &context.store {
+                store.look_after().await;
+            }
         }
     }
 }

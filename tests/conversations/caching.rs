@@ -873,7 +873,10 @@ fn what_one_worker_has_refreshed_is_not_served_old_by_another() {
         one.get_with("/", "Cache-Control: no-cache\r\n")
             .has("cache-status", "fwd-status=304")
     );
-    assert!(!two.get("/").is_hit());
+    // In memory alone it has to ask itself; from the disk it has the new fields at once.
+    let again = two.get("/");
+    let fresh = again.field("age").is_none_or(|age| age == "0");
+    assert!(!again.is_hit() || fresh, "{}", again.head);
 }
 
 #[test]
@@ -971,6 +974,8 @@ fn memory_is_bounded() {
             "cache.memory=2MiB",
             "--set",
             "cache.max_object=200KiB",
+            "--cache",
+            "memory",
         ],
     );
     let mut client = baton.client();

@@ -67,7 +67,7 @@ fn rows_and_facts_come_back_as_they_were_written() {
     let reader = Reader::open(&path).unwrap();
     let mut rows = Vec::new();
     reader
-        .rows(|row| {
+        .rows(0, |row| {
             rows.push(row);
             true
         })
@@ -137,6 +137,19 @@ fn damage_is_found_out_and_there_is_a_way_out() {
         );
         Catalogue::delete(&path).unwrap();
         assert_eq!(loaded(&path).unwrap(), 0, "{name}");
+    }
+}
+
+#[test]
+fn files_that_are_removed_under_way_are_missed() {
+    for part in ["", "-wal"] {
+        let (_directory, path) = filled(10);
+        let mut catalogue = Catalogue::open(&path).unwrap();
+        assert!(catalogue.is_there() && catalogue.size() > 4096);
+        catalogue.write_through(&[(Fact::Clean, 1)]).unwrap();
+        assert!(catalogue.is_there());
+        std::fs::remove_file(beside(&path, part)).unwrap();
+        assert!(!catalogue.is_there(), "{part}");
     }
 }
 

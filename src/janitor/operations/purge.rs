@@ -147,10 +147,10 @@ fn raise(ground: &Ground<'_>) -> anyhow::Result<u64> {
 
 /// The janitor's loop sweeps; whoever waits for it may stop waiting.
 fn wait_until_swept(instance: &Instance, generation: u64, say: Say<'_>) -> anyhow::Result<()> {
-    let total = u64::from(DIRECTORIES);
+    let (total, mut has_begun) = (u64::from(DIRECTORIES), false);
     while instance.board.swept() < generation {
-        // Until it begins, the loop shows the end of another tour.
-        let done = instance.board.visited() % total;
+        has_begun |= instance.board.percent().is_some();
+        let done = if has_begun { instance.board.visited() } else { 0 };
         say(&Reply::Progress { done, total })?;
         sleep(LOOK);
     }

@@ -1,3 +1,373 @@
+//! The disk store of one worker: files below one directory, shared by all workers and kept over restarts.
+//!
+//! The files are the truth: a rename publishes to every process at once, and no request ever needs the janitor's
+//! catalogue. What only the disk knows is asked, and what changes it is done, on other threads, so that a slow
+//! disk holds up nobody but those who wait for it. Space is reserved before it is written; what has been done is
+//! told to the janitor through the worker's journal. It keeps nothing in memory: `tiered` does.
+
 pub mod format;
+pub mod lookup;
 pub mod place;
 pub mod read;
+mod trouble;
+pub mod write;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::NotKept;
+use crate::cache::Name;
+use crate::http::Headers;
+use crate::shared::{Counter, Entry, Region, Stored as StoredEntry};
+use crate::sys::clock;
+use crate::sys::files::Access;
+use lookup::{Looked, Question, Report};
+use place::Place;
+use trouble::Trouble;
+use write::{Done, New};
+
+/// How long a use is remembered before it is worth telling again, in seconds.
+const USE_TOLD: i64 = 60;
+
+/// Where an object is on the disk.
+#[derive(Clone, Debug)]
+pub struct OnDisk {
+    pub name: Name,
+    /// Of a variant: the number of the list that leads to it.
+    pub list: Option<u64>,
+    /// When the janitor was last told that it is used.
+    told: Cell<i64>,
+}
+
+impl OnDisk {
+    pub fn new(name: Name, list: Option<u64>) -> OnDisk {
+        OnDisk {
+            name,
+            list,
+            told: Cell::new(0),
+        }
+    }
+}
+
+pub struct Disk {
+    path: PathBuf,
+    /// None: it could not be opened.
+    place: RefCell<Option<Arc<Place>>>,
+    region: Region,
+    worker: usize,
+    /// Whether small bodies are read into memory.
+    in_memory: bool,
+    trouble: Trouble,
+    buffer: Cell<Vec<u8>>,
+}
+
+/// Octets taken from the disk's account until their files are told of.
+pub struct Reservation {
+    region: Region,
+    worker: usize,
+    octets: u64,
+}
+
+impl Disk {
+    /// For the worker of that number. A directory that cannot be opened now is tried again later.
+    pub fn new(path: &Path, region: Region, worker: usize, in_memory: bool) -> Rc<Disk> {
+        region.space_row(worker).inherit(region.space());
+        let disk = Disk {
+            path: path.to_owned(),
+            place: RefCell::default(),
+            region,
+            worker,
+            in_memory,
+            trouble: Trouble::default(),
+            buffer: Cell::default(),
+        };
+        match Place::open(path) {
+            Ok(place) => *disk.place.borrow_mut() = Some(Arc::new(place)),
+            Err(error) => disk.failed(&error),
+        }
+        Rc::new(disk)
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.region.space().generation()
+    }
+
+    /// Whether there may be something under that name.
+    pub fn may_hold(&self, name: &Name) -> bool {
+        self.region.filter().may_hold(name)
+    }
+
+    // === reading
+
+    /// What memory knows without waiting; counts as one more time that the key is asked for.
+    pub fn find(&self, key: &[u8], request: &Headers) -> Looked {
+        let name = Name::of(key);
+        self.region.sketch().touch(name.hash());
+        if !self.may_hold(&name) {
+            return Looked::Absent;
+        }
+        let Some(place) = self.place() else {
+            return Looked::Absent;
+        };
+        let question = self.question(&place, key, name, request);
+        let mut buffer = self.buffer.take();
+        let mut report = Report::default();
+        let looked = lookup::lookup(&question, Access::Cached, &mut buffer, &mut report);
+        self.buffer.set(buffer);
+        self.heed(report);
+        looked
+    }
+
+    /// The same from the disk.
+    pub async fn look(&self, key: &[u8], request: &Headers) -> Looked {
+        let Some(place) = self.place() else {
+            return Looked::Absent;
+        };
+        let (key, request) = (key.to_vec(), request.clone());
+        let (generation, in_memory) = (self.generation(), self.in_memory);
+        let asked = tokio::task::spawn_blocking(move || {
+            let question = Question {
+                place: &place,
+                key: &key,
+                name: Name::of(&key),
+                generation,
+                request: &request,
+                in_memory,
+            };
+            let (mut buffer, mut report) = (Vec::new(), Report::default());
+            let looked = lookup::lookup(&question, Access::Blocking, &mut buffer, &mut report);
+            (looked, report)
+        });
+        match asked.await {
+            Ok((looked, report)) => {
+                self.heed(report);
+                looked
+            }
+            Err(_) => Looked::Absent,
+        }
+    }
+
+    fn question<'a>(
+        &self,
+        place: &'a Place,
+        key: &'a [u8],
+        name: Name,
+        request: &'a Headers,
+    ) -> Question<'a> {
+        Question {
+            place,
+            key,
+            name,
+            generation: self.generation(),
+            request,
+            in_memory: self.in_memory,
+        }
+    }
+
+    fn heed(&self, report: Report) {
+        self.gone(&report.removed);
+        let damaged = report.removed.len() as u64;
+        self.count(Counter::CacheDamaged, damaged);
+        if let Some(error) = report.trouble {
+            self.failed(&error);
+        }
+    }
+
+    /// An object has been used; the janitor is told now and then.
+    pub fn used(&self, on_disk: &OnDisk) {
+        let now = clock::unix_seconds();
+        if (now - on_disk.told.get()).abs() < USE_TOLD {
+            return;
+        }
+        on_disk.told.set(now);
+        let journal = self.region.journal(self.worker);
+        journal.push(&Entry::Used(on_disk.name));
+        if on_disk.list.is_some() {
+            let list = Name {
+                variant: [0; 8],
+                ..on_disk.name
+            };
+            journal.push(&Entry::Used(list));
+        }
+    }
+
+    // === storing
+
+    /// Whether an object of this name may be stored, and the space for it.
+    pub fn reserve(self: &Rc<Self>, name: &Name, octets: u64) -> Result<Reservation, NotKept> {
+        if self.trouble.is_recent() {
+            return Err(NotKept::Trouble);
+        }
+        let space = self.region.space();
+        let asked = || self.region.sketch().estimate(name.hash());
+        if space.is_tight() && asked() <= space.floor() {
+            return Err(NotKept::Rare);
+        }
+        let mut reservation = Reservation {
+            region: self.region.clone(),
+            worker: self.worker,
+            octets: 0,
+        };
+        match reservation.more(octets) {
+            true => Ok(reservation),
+            false => Err(NotKept::Full),
+        }
+    }
+
+    /// Puts a response in its place. None: the disk refused.
+    pub async fn put(&self, new: New, reserved: Reservation) -> Option<Done> {
+        let (key, stored) = (new.key.clone(), new.stored.clone());
+        self.region.filter().add(&Name::of(&key));
+        let done = self.run(move |place| write::put(place, new)).await?;
+        self.tell(&done, &key, &stored, reserved);
+        Some(done)
+    }
+
+    /// None: the disk refused, or it is not there any more.
+    pub async fn refresh(
+        &self,
+        on_disk: &OnDisk,
+        times: crate::cache::Times,
+        new: New,
+    ) -> Option<Done> {
+        let (key, stored, name) = (new.key.clone(), new.stored.clone(), on_disk.name);
+        let done = self
+            .run(move |place| write::refresh(place, &name, times, new))
+            .await??;
+        let none = Reservation {
+            region: self.region.clone(),
+            worker: self.worker,
+            octets: 0,
+        };
+        self.tell(&done, &key, &stored, none);
+        Some(done)
+    }
+
+    /// Removes what is under that name. The head files that are gone.
+    pub async fn remove(&self, name: Name) -> usize {
+        let removed = self.run(move |place| write::remove(place, &name)).await;
+        let removed = removed.unwrap_or_default();
+        self.gone(&removed);
+        removed.len()
+    }
+
+    /// Does something that may wait, elsewhere. None: it failed, which has been said.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Arc<Place>) -> io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let place = self.place()?;
+        let done = tokio::task::spawn_blocking(move || job(&place)).await;
+        match done.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+            Ok(value) => {
+                self.trouble.is_over(&self.path);
+                Some(value)
+            }
+            Err(error) => {
+                self.failed(&error);
+                self.open_again().await;
+                None
+            }
+        }
+    }
+
+    /// A name for a file that is being written, which nobody else uses.
+    pub fn aside(&self) -> String {
+        let ticket = self.region.space().ticket();
+        format!("{}-{}-{ticket}", self.worker, std::process::id())
+    }
+
+    fn tell(&self, done: &Done, key: &[u8], stored: &crate::cache::Stored, reserved: Reservation) {
+        let journal = self.region.journal(self.worker);
+        let at = clock::unix_seconds();
+        for written in &done.written {
+            self.region.filter().add(&written.name);
+            journal.push(&Entry::Stored(StoredEntry {
+                name: written.name,
+                kind: written.kind,
+                key,
+                status: stored.status,
+                length: done.kept.stored.body_len,
+                kib: u32::try_from(written.octets / 1024).unwrap_or(u32::MAX),
+                expires: at + stored.remaining(at),
+                at,
+            }));
+        }
+        let total = done.written.iter().map(|written| written.octets).sum();
+        reserved.is_written(total);
+        self.gone(&done.removed);
+    }
+
+    fn gone(&self, names: &[Name]) {
+        let journal = self.region.journal(self.worker);
+        for name in names {
+            journal.push(&Entry::Removed(*name));
+        }
+    }
+
+    // === the directory
+
+    fn place(&self) -> Option<Arc<Place>> {
+        self.place.borrow().clone()
+    }
+
+    /// Looks whether the directory is still the one that is open: it may have been deleted and made anew.
+    pub async fn open_again(&self) {
+        let (path, old) = (self.path.clone(), self.place());
+        let opened = tokio::task::spawn_blocking(move || {
+            if old.is_some_and(|old| old.is_there()) {
+                return None;
+            }
+            Place::open(&path).ok()
+        });
+        if let Ok(Some(place)) = opened.await {
+            *self.place.borrow_mut() = Some(Arc::new(place));
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        self.count(Counter::CacheErrors, 1);
+        self.trouble.began(&self.path, error);
+    }
+
+    fn count(&self, counter: Counter, n: u64) {
+        self.region.counters(1 + self.worker).add(counter, n);
+    }
+}
+
+// === impl Reservation
+
+impl Reservation {
+    /// False: there is no room for so many more.
+    pub fn more(&mut self, octets: u64) -> bool {
+        let row = self.region.space_row(self.worker);
+        let fits = row.reserve(self.region.space(), octets);
+        if fits {
+            self.octets += octets;
+        }
+        fits
+    }
+
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// The journal tells of so many octets now.
+    fn is_written(mut self, octets: u64) {
+        let space = self.region.space();
+        let row = self.region.space_row(self.worker);
+        space.count(octets.saturating_sub(self.octets));
+        row.recorded(octets.min(self.octets));
+        self.octets = self.octets.saturating_sub(octets);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let row = self.region.space_row(self.worker);
+        row.release(self.region.space(), self.octets);
+    }
+}

@@ -156,30 +156,31 @@ pub fn is_trusted(opened: BorrowedFd<'_>, length: u64, file: &File) -> Result<bo
 
 /// Reads the whole body and compares every checksum. May wait for the disk.
 pub fn verify(opened: BorrowedFd<'_>, kept: &Kept, buffer: &mut Vec<u8>) -> Result<(), ReadError> {
-    for block in 0..kept.checksums.len() {
-        verify_block(opened, kept, block, buffer)?;
-    }
-    Ok(())
+    let length = kept.stored.body_len;
+    (0..kept.checksums.len())
+        .try_for_each(|block| verify_block(opened, length, &kept.checksums, block, buffer))
 }
 
-/// Reads one block and compares its checksum; `buffer` holds the block then. May wait for the disk.
+/// Reads one block of a body of `length` octets that has a file of its own, and compares its checksum; `buffer`
+/// holds the block then. May wait for the disk.
 pub fn verify_block(
     opened: BorrowedFd<'_>,
-    kept: &Kept,
+    length: u64,
+    checksums: &[u32],
     block: usize,
     buffer: &mut Vec<u8>,
 ) -> Result<(), ReadError> {
     let from = (block * BLOCK) as u64;
-    let length = (kept.stored.body_len - from).min(BLOCK as u64) as usize;
+    let wanted = length.saturating_sub(from).min(BLOCK as u64) as usize;
     buffer.clear();
-    while buffer.len() < length {
+    while buffer.len() < wanted {
         let at = from + buffer.len() as u64;
-        let rest = length - buffer.len();
+        let rest = wanted - buffer.len();
         if files::read(opened, buffer, rest, at, Access::Blocking)? == 0 {
             return Err(ReadError::Damaged("its body is cut off"));
         }
     }
-    match kept.checksums.get(block) {
+    match checksums.get(block) {
         Some(sum) if *sum == format::checksum(buffer) => Ok(()),
         _ => Err(ReadError::Damaged("its body is not what was written")),
     }

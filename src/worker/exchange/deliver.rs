@@ -3,6 +3,7 @@
 //! Messages are always serialised anew. A body that ends early is never completed: it is cut, visibly.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -20,7 +21,8 @@ use crate::http::framing::Framing;
 use crate::http::head::{Method, RequestHead, ResponseHead, Version, write_status_line};
 use crate::http::syntax::write_decimal;
 use crate::routing::loops;
-use crate::store::Object;
+use crate::store::{Body, BodyFile, Object};
+use crate::sys::files::Access;
 use crate::upstream;
 use crate::upstream::client::Link;
 use crate::wire::{Broken, Pace, Stream, buffers};
@@ -29,6 +31,9 @@ use crate::worker::session::Session;
 
 /// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
 const COPIED: usize = 16 * 1024;
+
+/// Octets of a file that are brought into memory at once, where they are not there.
+const FETCHED: u64 = 1 << 20;
 
 /// What came of delivering a response.
 pub struct Delivered {
@@ -50,6 +55,8 @@ pub enum End {
     ClientStalled,
     Origin(upstream::Error),
     Request,
+    /// The stored body could not be read, or is not what was stored.
+    Store,
 }
 
 impl End {
@@ -62,48 +69,73 @@ impl End {
             End::Origin(upstream::Error::BodyStalled) => "origin-stalled",
             End::Origin(_) => "origin-broke",
             End::Request => "request-broke",
+            End::Store => "store-broke",
         }
     }
 }
 
 // === from the store
 
-/// Whether a hit may be copied into the outbox.
-pub fn fits_outbox(hit: &Hit) -> bool {
-    hit.object.body.len() <= COPIED
-}
-
-/// Writes a small hit into the outbox: no waiting, no task.
-pub fn hit_now(session: &mut Session, admitted: &Admitted, hit: &Hit, began: Instant) -> Next {
+/// Writes a small hit into the outbox: no waiting, no task. None: it is too large, or only the disk has its body.
+pub fn hit_now(
+    session: &mut Session,
+    admitted: &Admitted,
+    hit: &Hit,
+    began: Instant,
+) -> Option<Next> {
+    let body = &hit.object.body;
+    if body.len() > COPIED as u64 {
+        return None;
+    }
     // A GET or HEAD with a body is no hit, so the next octet on this connection is the next request's.
     let persists = admitted.persists;
     let mut out = take_outbox(session);
+    let before = out.len();
     let head = session.head();
-    let (status, body) = write_hit_head(session, head, hit, persists, &mut out);
-    out.extend_from_slice(body);
-    log_hit(session, head, hit, status, body.len(), &End::Whole, began);
+    let (status, sends_body) = write_hit_head(session, head, hit, persists, &mut out);
+    let octets = if sends_body { body.len() } else { 0 };
+    if sends_body && body.read(&mut out, Access::Cached).is_err() {
+        out.truncate(before);
+        session.outbox = out;
+        return None;
+    }
+    log_hit(session, head, hit, status, octets, &End::Whole, began);
     session.outbox = out;
-    if persists {
+    Some(if persists {
         Next::KeepAlive
     } else {
         Next::Close
-    }
+    })
 }
 
 /// Delivers a hit of any size.
 pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
     let persists = request.persists && session.may_go_on();
     let mut out = take_outbox(session);
-    let (status, body) = write_hit_head(session, &request.head, hit, persists, &mut out);
-    let (octets, end) = if body.len() <= COPIED {
+    let (status, sends_body) = write_hit_head(session, &request.head, hit, persists, &mut out);
+    let (octets, end) = match &hit.object.body {
+        _ if !sends_body => (0, End::Whole),
         // Left to the session, which may have more answers to put behind it.
-        out.extend_from_slice(body);
-        (body.len(), End::Whole)
-    } else {
-        let written = write_large(session, &out, body).await;
-        out.clear();
-        written
+        Body::Memory(body) if body.len() <= COPIED => {
+            out.extend_from_slice(body);
+            (body.len() as u64, End::Whole)
+        }
+        Body::Memory(body) => {
+            let written = write_large(session, &out, body).await;
+            out.clear();
+            written
+        }
+        Body::File(body) => {
+            let sent = send_file(session, &out, body).await;
+            out.clear();
+            sent
+        }
     };
+    if matches!(end, End::Store)
+        && let Some(store) = &session.context.store
+    {
+        store.discard(&hit.object).await;
+    }
     log_hit(
         session,
         &request.head,
@@ -121,8 +153,83 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
     }
 }
 
+/// Sends a head and the body that is in a file. How much of the body has left, and why no more has.
+async fn send_file(session: &Session, head: &[u8], body: &Arc<BodyFile>) -> (u64, End) {
+    let client = &session.context.config.client;
+    let mut pace = Pace::new(client.write_timeout, client.min_rate);
+    let mut sent = 0;
+    let whole = match body.trusted && body.from == 0 {
+        true => send_unseen(session, head, body, &mut pace, &mut sent).await,
+        false => send_checked(session, head, body, &mut pace, &mut sent).await,
+    };
+    (sent, whole.err().unwrap_or(End::Whole))
+}
+
+/// By the kernel, as long as what it sends is in memory; what is not is fetched elsewhere first.
+async fn send_unseen(
+    session: &Session,
+    head: &[u8],
+    body: &Arc<BodyFile>,
+    pace: &mut Pace,
+    sent: &mut u64,
+) -> Result<(), End> {
+    session
+        .stream
+        .write_before_file(head, pace)
+        .await
+        .map_err(client_end)?;
+    let mut resident = 0;
+    while *sent < body.length {
+        if *sent >= resident {
+            let piece = (body.length - *sent).min(FETCHED);
+            if !body.is_resident(*sent, piece) {
+                let (body, at) = (body.clone(), *sent);
+                let fetched = tokio::task::spawn_blocking(move || body.fetch(at, piece)).await;
+                if !fetched.is_ok_and(|fetched| fetched.is_ok()) {
+                    return Err(End::Store);
+                }
+            }
+            resident = *sent + piece;
+        }
+        let count = (resident - *sent) as usize;
+        let file = session
+            .stream
+            .send_file(body.file(), body.from + *sent, count, pace);
+        match file.await.map_err(client_end)? {
+            0 => return Err(End::Store),
+            octets => *sent += octets as u64,
+        }
+    }
+    Ok(())
+}
+
+/// Block by block, each read and compared with its checksum before it leaves.
+async fn send_checked(
+    session: &Session,
+    head: &[u8],
+    body: &Arc<BodyFile>,
+    pace: &mut Pace,
+    sent: &mut u64,
+) -> Result<(), End> {
+    let mut head = head;
+    for block in 0..(body.length as usize).div_ceil(BodyFile::BLOCK) {
+        let body = body.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut octets = Vec::with_capacity(BodyFile::BLOCK);
+            body.read_block(block, &mut octets).map(|()| octets)
+        });
+        let octets = read.await.ok().and_then(Result::ok).ok_or(End::Store)?;
+        let mut parts = [head, &octets].map(IoSlice::new);
+        let written = session.stream.write_paced(&mut parts, pace).await;
+        written.map_err(client_end)?;
+        *sent += octets.len() as u64;
+        head = &[];
+    }
+    Ok(())
+}
+
 /// Writes a head and its body from where they are. How much of the body has left, and why no more has.
-async fn write_large(session: &Session, head: &[u8], body: &[u8]) -> (usize, End) {
+async fn write_large(session: &Session, head: &[u8], body: &[u8]) -> (u64, End) {
     let client = &session.context.config.client;
     let mut pace = Pace::new(client.write_timeout, client.min_rate);
     let mut written = 0usize;
@@ -134,10 +241,10 @@ async fn write_large(session: &Session, head: &[u8], body: &[u8]) -> (usize, End
         ];
         match session.stream.write_some_paced(&parts, &mut pace).await {
             Ok(octets) => written += octets,
-            Err(broken) => return (of_body, client_end(broken)),
+            Err(broken) => return (of_body as u64, client_end(broken)),
         }
         if written == head.len() + body.len() {
-            return (body.len(), End::Whole);
+            return (body.len() as u64, End::Whole);
         }
     }
 }
@@ -150,14 +257,14 @@ fn take_outbox(session: &mut Session) -> Vec<u8> {
     }
 }
 
-/// The head of a hit, conditions evaluated; returns the status and what is left to send of the body.
-fn write_hit_head<'h>(
+/// The head of a hit, conditions evaluated; returns the status, and whether the body follows.
+fn write_hit_head(
     session: &Session,
     request: &RequestHead,
-    hit: &'h Hit,
+    hit: &Hit,
     persists: bool,
     out: &mut Vec<u8>,
-) -> (u16, &'h [u8]) {
+) -> (u16, bool) {
     let object: &Object = &hit.object;
     // RFC 9110 section 13.2.1: preconditions count only where the response without them would be "2xx (Successful)".
     let may_be_tried = (200..300).contains(&object.stored.status);
@@ -176,7 +283,7 @@ fn write_hit_head<'h>(
             // code of 1xx (Informational) or 204 (No Content)."
             if object.stored.status != 204 {
                 out.extend_from_slice(b"Content-Length: ");
-                write_decimal(object.body.len() as u64, out);
+                write_decimal(object.body.len(), out);
                 out.extend_from_slice(b"\r\n");
             }
             object.stored.status
@@ -191,8 +298,7 @@ fn write_hit_head<'h>(
     record::write_status(&hit.status, out);
     write_connection(request.version, persists, out);
     out.extend_from_slice(b"\r\n");
-    let sends_body = status != 304 && request.method != Method::Head;
-    (status, if sends_body { &object.body } else { &[] })
+    (status, status != 304 && request.method != Method::Head)
 }
 
 /// RFC 9110 section 15.4.5: a 304 carries the fields "that would have been sent in a 200 (OK) response to the
@@ -220,13 +326,13 @@ fn log_hit(
     head: &RequestHead,
     hit: &Hit,
     status: u16,
-    octets: usize,
+    octets: u64,
     end: &End,
     began: Instant,
 ) {
     let outcome = Outcome {
         status,
-        octets: octets as u64,
+        octets,
         content_type: hit.object.stored.headers.get("content-type"),
         cache: hit.outcome,
         reason: hit.reason,
@@ -385,16 +491,11 @@ impl Relay<'_> {
                 let step = decoder
                     .decode(self.link.inbox.octets())
                     .map_err(|error| End::Origin(error.into()))?;
-                self.recording.write(
-                    self.link
-                        .inbox
-                        .octets()
-                        .get(step.data.clone())
-                        .unwrap_or_default(),
-                );
+                let content = self.link.inbox.octets().get(step.data.clone());
+                self.recording.write(content.unwrap_or_default()).await;
                 if step.done {
                     // Visible to everybody before the last octet leaves.
-                    self.recording.finish(self.context);
+                    self.recording.finish(self.context).await;
                 }
                 self.payload(step.data, &mut encoder).await?;
                 self.link.inbox.consume(step.consumed);
@@ -403,7 +504,7 @@ impl Relay<'_> {
                 }
             }
             if decoder.is_done() {
-                self.recording.finish(self.context);
+                self.recording.finish(self.context).await;
                 // An encoder that was promised another length than came is our own fault: the response is cut.
                 return encoder.end(self.out).map_err(|_| End::ClientGone);
             }

@@ -4,17 +4,21 @@ use std::rc::Rc;
 
 use super::Hit;
 use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, Side, Verdict};
+use crate::http::head::RequestHead;
 use crate::http::page::{Answer, AnswerReason};
 use crate::http::target::TargetUri;
 use crate::shared::Version;
-use crate::store::{Object, Store};
+use crate::store::{Find, Object, Store};
 use crate::sys::clock;
+use crate::worker::context::Context;
 use crate::worker::session::Session;
 
 pub enum Looked {
     Hit(Hit),
     /// The origin server is asked.
     Ask(Plan),
+    /// The disk is asked for this key.
+    AskDisk(Key),
     Answer(Answer),
 }
 
@@ -63,14 +67,34 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
     let mut key = session.context.key_buffer.take();
     key.clear();
     cache::key::write(uri, side, &mut key);
-    let now = clock::unix_seconds();
     // The version is read before the store is: see `store`.
     let version = store.version(&key);
-    let (verdict, stale) = match store.find(&key, &head.headers) {
-        Some(object) => match cache::reuse(head, &object.stored, now) {
+    let looked = match store.find(&key, &head.headers) {
+        Find::AskDisk => Looked::AskDisk(Key::from(&key[..])),
+        found => judge(head, &key, version, found),
+    };
+    session.context.key_buffer.set(key);
+    looked
+}
+
+/// The same where only the disk knows.
+pub async fn look(context: &Context, head: &RequestHead, key: Key) -> Looked {
+    let Some(store) = &context.store else {
+        return Looked::Ask(Plan::without_store(CacheStatus::miss(MissReason::NotFound)));
+    };
+    let key = key.as_bytes();
+    let version = store.version(key);
+    let found = store.look(key, &head.headers).await;
+    judge(head, key, version, found)
+}
+
+/// What follows from what is stored.
+fn judge(head: &RequestHead, key: &[u8], version: Version, found: Find) -> Looked {
+    let now = clock::unix_seconds();
+    let (verdict, stale) = match found {
+        Find::Object(object) => match cache::reuse(head, &object.stored, now) {
             Verdict::Fresh { age } | Verdict::Stale { age } => {
                 let status = CacheStatus::hit(object.stored.remaining(now));
-                session.context.key_buffer.set(key);
                 return Looked::Hit(Hit {
                     object,
                     age,
@@ -83,19 +107,19 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
             }
             verdict => (verdict, Some(object)),
         },
-        None if store.holds(&key) => (cache::reuse::missing(head, MissReason::Vary), None),
-        None => (cache::reuse::missing(head, MissReason::NotFound), None),
+        Find::OtherVariant => (cache::reuse::missing(head, MissReason::Vary), None),
+        Find::Absent | Find::AskDisk => (cache::reuse::missing(head, MissReason::NotFound), None),
     };
-    let looked = match verdict {
+    match verdict {
         Verdict::OnlyIfCached => Looked::Answer(Answer::new(AnswerReason::OnlyIfCached, "")),
         Verdict::Revalidate(reason) => Looked::Ask(Plan {
-            key: Some(Key::from(&key[..])),
+            key: Some(Key::from(key)),
             version,
             stale,
             status: CacheStatus::revalidated(reason),
         }),
         Verdict::Miss(reason) => Looked::Ask(Plan {
-            key: Some(Key::from(&key[..])),
+            key: Some(Key::from(key)),
             version,
             stale: None,
             status: CacheStatus::miss(reason),
@@ -103,7 +127,5 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
         Verdict::Fresh { .. } | Verdict::Stale { .. } => {
             unreachable!("a response to serve was served above")
         }
-    };
-    session.context.key_buffer.set(key);
-    looked
+    }
 }

@@ -19,6 +19,7 @@ mod deliver;
 mod fetch;
 mod finish;
 mod lookup;
+mod purge;
 mod record;
 mod request_body;
 mod route;
@@ -30,7 +31,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::session::Session;
-use crate::cache::CacheStatus;
+use crate::cache::{CacheStatus, Key};
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::target::TargetUri;
@@ -62,13 +63,19 @@ pub enum Begun {
 pub enum Later {
     Serve(Request, Hit),
     Fetch(Fetch),
+    /// Only the disk knows whether it is stored.
+    Look(Request, TargetUri, route::Origin, Key),
+    Purge(Request, Key),
     Tunnel(Request, TargetUri),
 }
 
 impl Later {
     fn request(&self) -> &Request {
         match self {
-            Later::Serve(request, _) | Later::Tunnel(request, _) => request,
+            Later::Serve(request, _)
+            | Later::Look(request, ..)
+            | Later::Purge(request, _)
+            | Later::Tunnel(request, _) => request,
             Later::Fetch(fetch) => &fetch.request,
         }
     }
@@ -128,14 +135,26 @@ pub fn begin(session: &mut Session) -> Begun {
             return Begun::Later(Box::new(Later::Tunnel(request, uri)));
         }
     };
+    match purge::purge(session, &uri, to.side()) {
+        Ok(None) => {}
+        Ok(Some(key)) => {
+            let request = admitted.into_request(session.take_head(), began);
+            return Begun::Later(Box::new(Later::Purge(request, key)));
+        }
+        Err(answer) => return Begun::Written(answer::refuse(session, &answer, began)),
+    }
     match lookup::lookup(session, &uri, to.side()) {
         lookup::Looked::Answer(answer) => Begun::Written(answer::refuse(session, &answer, began)),
-        lookup::Looked::Hit(hit) if deliver::fits_outbox(&hit) => {
-            Begun::Written(deliver::hit_now(session, &admitted, &hit, began))
-        }
-        lookup::Looked::Hit(hit) => {
+        lookup::Looked::Hit(hit) => match deliver::hit_now(session, &admitted, &hit, began) {
+            Some(next) => Begun::Written(next),
+            None => {
+                let request = admitted.into_request(session.take_head(), began);
+                Begun::Later(Box::new(Later::Serve(request, hit)))
+            }
+        },
+        lookup::Looked::AskDisk(key) => {
             let request = admitted.into_request(session.take_head(), began);
-            Begun::Later(Box::new(Later::Serve(request, hit)))
+            Begun::Later(Box::new(Later::Look(request, uri, to, key)))
         }
         lookup::Looked::Ask(plan) => {
             let request = admitted.into_request(session.take_head(), began);
@@ -157,8 +176,36 @@ pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
     }
     match *later {
         Later::Serve(request, hit) => deliver::hit(session, &request, &hit).await,
+        Later::Look(request, uri, to, key) => look(session, request, uri, to, key).await,
+        Later::Purge(request, key) => purge::answer(session, request, key).await,
         Later::Tunnel(request, uri) => tunnel::connect(session, &request, &uri).await,
         Later::Fetch(fetch) => ask_origin(session, fetch).await,
+    }
+}
+
+async fn look(
+    session: &mut Session,
+    request: Request,
+    uri: TargetUri,
+    to: route::Origin,
+    key: Key,
+) -> Next {
+    match lookup::look(&session.context, &request.head, key).await {
+        lookup::Looked::Hit(hit) => deliver::hit(session, &request, &hit).await,
+        lookup::Looked::Answer(answer) => {
+            session.recycle_head(request.head);
+            answer::refuse(session, &answer, request.began)
+        }
+        lookup::Looked::Ask(plan) => {
+            let fetch = Fetch {
+                request,
+                uri,
+                to,
+                plan,
+            };
+            ask_origin(session, fetch).await
+        }
+        lookup::Looked::AskDisk(_) => unreachable!("the disk has been asked"),
     }
 }
 
@@ -171,7 +218,7 @@ async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
         }
         Err(trouble) => return answer::trouble(session, &fetch, &body, trouble),
     };
-    match record::record(&session.context, &fetch, reply) {
+    match record::record(&session.context, &fetch, reply).await {
         record::Recorded::Refreshed(hit, reply) => {
             finish::keep_origin(session, reply, &body);
             deliver::hit(session, &fetch.request, &hit).await

@@ -11,7 +11,8 @@ use crate::cache::{self, CacheStatus, Forwarded, Key, Stored};
 use crate::http::framing::Framing;
 use crate::shared::Counter;
 use crate::store::{Object, Store, Writer};
-use crate::worker::context::{Context, Kept};
+use crate::worker::context::Context;
+use crate::worker::kept::{Filling, Kept};
 
 pub enum Recorded {
     /// 304: what is stored is served, brought up to date.
@@ -23,31 +24,31 @@ pub enum Recorded {
 
 /// A response on its way into the store, or not.
 pub struct Recording {
-    writer: Option<Box<<Kept as Store>::Writer>>,
+    writer: Option<Box<Filling>>,
     status: CacheStatus,
 }
 
-pub fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Recorded {
+pub async fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Recorded {
     let plan = &fetch.plan;
     let Some(store) = &context.store else {
         return Recorded::passed(reply, plan.status);
     };
     let method = &fetch.request.head.method;
     for key in cache::invalidate::invalidates(method, &fetch.uri, fetch.to.side(), &reply.head) {
-        store.invalidate(key.as_bytes());
+        store.invalidate(key.as_bytes()).await;
         context.count(Counter::CacheInvalidated, 1);
     }
     match (&plan.key, &plan.stale) {
         (None, _) => Recorded::passed(reply, plan.status),
         (Some(key), Some(stale)) if reply.head.status == 304 => {
-            refreshed(context, store, fetch, key, stale, reply)
+            refreshed(context, store, fetch, key, stale, reply).await
         }
-        (Some(key), _) => kept(context, store, fetch, key, reply),
+        (Some(key), _) => kept(context, store, fetch, key, reply).await,
     }
 }
 
 /// A 304 to our own conditions (RFC 9111 section 4.3.4).
-fn refreshed(
+async fn refreshed(
     context: &Context,
     store: &Kept,
     fetch: &Fetch,
@@ -70,11 +71,11 @@ fn refreshed(
             ..plan.clone()
         });
     };
-    let object = store.refresh(key.as_bytes(), stale, refreshed.stored);
+    let object = store.refresh(key.as_bytes(), stale, refreshed.stored).await;
     let mut status = plan.status.and_stored(object.stored.remaining(now));
     if let Err(reason) = refreshed.keep {
         // Good for this once.
-        store.invalidate(key.as_bytes());
+        store.invalidate(key.as_bytes()).await;
         status = plan.status.and_not_stored(reason);
     }
     status.forwarded_status = Some(304);
@@ -99,14 +100,20 @@ fn refreshed(
 }
 
 /// A response that is kept if `cache` lets it be.
-fn kept(context: &Context, store: &Kept, fetch: &Fetch, key: &Key, reply: Box<Reply>) -> Recorded {
+async fn kept(
+    context: &Context,
+    store: &Kept,
+    fetch: &Fetch,
+    key: &Key,
+    reply: Box<Reply>,
+) -> Recorded {
     let plan = &fetch.plan;
     let request = &fetch.request.head;
     let replaces = plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request);
     if let Err(reason) = cache::storable(request, &reply.head, reply.answered_at, &context.policy) {
         // A newer representation that may not be kept still ends the use of the older one; a failure does not.
         if replaces && reply.head.status < 500 {
-            store.invalidate(key.as_bytes());
+            store.invalidate(key.as_bytes()).await;
         }
         return Recorded::passed(reply, plan.status.and_not_stored(reason));
     }
@@ -114,7 +121,7 @@ fn kept(context: &Context, store: &Kept, fetch: &Fetch, key: &Key, reply: Box<Re
     if replaces {
         let overtaken = store.version(key.as_bytes()) != plan.version;
         // What was asked for anew takes the place of what any worker holds.
-        store.invalidate(key.as_bytes());
+        store.invalidate(key.as_bytes()).await;
         // Unless somebody has invalidated the key since the request was sent: then this answer may be the older one, and
         // the old version keeps it out.
         if !overtaken {
@@ -129,17 +136,17 @@ fn kept(context: &Context, store: &Kept, fetch: &Fetch, key: &Key, reply: Box<Re
     let stored = Stored::new(request, &reply.head, reply.times(), &context.policy);
     let status = plan.status.and_stored(stored.remaining(reply.answered_at));
     match store.begin(key.clone(), stored, expected, version) {
-        Some(writer) => Recorded::Reply(
+        Ok(writer) => Recorded::Reply(
             reply,
             Recording {
                 writer: Some(Box::new(writer)),
                 status,
             },
         ),
-        None => Recorded::passed(
+        Err(reason) => Recorded::passed(
             reply,
             CacheStatus {
-                detail: Some("too-large"),
+                detail: Some(reason.as_str()),
                 ..plan.status
             },
         ),
@@ -161,18 +168,18 @@ impl Recorded {
 
 impl Recording {
     /// Takes content as it passes. A body over the limit ends the recording, never the delivery.
-    pub fn write(&mut self, content: &[u8]) {
+    pub async fn write(&mut self, content: &[u8]) {
         if let Some(writer) = &mut self.writer
-            && !writer.write(content)
+            && !(writer.write(content) && writer.room().await)
         {
             self.writer = None;
         }
     }
 
     /// The content is whole: from here on it is found.
-    pub fn finish(&mut self, context: &Context) {
+    pub async fn finish(&mut self, context: &Context) {
         if let Some(writer) = self.writer.take()
-            && writer.finish().is_some()
+            && writer.finish().await.is_some()
         {
             context.count(Counter::CacheStored, 1);
         }

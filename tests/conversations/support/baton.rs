@@ -76,6 +76,10 @@ impl Baton {
             })
             .arg("--log-dir")
             .arg(directory.path())
+            .args(match arguments.contains(&"--cache") {
+                true => Vec::new(),
+                false => vec!["--cache".to_owned(), cache_in(directory.path())],
+            })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -261,6 +265,12 @@ impl Drop for Baton {
             }
         }
     }
+}
+
+/// Where an instance under test keeps responses: a directory of its own, or what `BATON_TEST_CACHE` says.
+fn cache_in(directory: &std::path::Path) -> String {
+    std::env::var("BATON_TEST_CACHE")
+        .unwrap_or_else(|_| format!("dir:{}", directory.join("cache").display()))
 }
 
 /// What `ps` shows of a process.

@@ -1,0 +1,59 @@
+//! Files that were being written when their writer died: nobody will ever finish them.
+
+use crate::shared::Region;
+use crate::store::disk::place::Place;
+
+/// Removes what belongs to no worker of ours that is alive; how many files.
+pub(super) fn sweep(place: &Place, region: &Region) -> std::io::Result<u64> {
+    let mut removed = 0;
+    for file in place.aside()? {
+        if !is_being_written(&file, region) && place.remove_aside(&file)? {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// A file is called `WORKER-PID-NUMBER` while it is written.
+fn is_being_written(file: &[u8], region: &Region) -> bool {
+    let Some((worker, pid)) = writer(file) else {
+        return false;
+    };
+    worker < region.workers() && region.space_row(worker).owner() == pid && is_alive(pid)
+}
+
+fn writer(file: &[u8]) -> Option<(usize, u64)> {
+    let mut parts = std::str::from_utf8(file).ok()?.split('-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Whether there is a process of that number.
+pub(super) fn is_alive(pid: u64) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_living_worker_writes_stays_and_all_else_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::prepare(&directory.path().join("cache")).unwrap();
+        let (region, _fd) = Region::create(2).unwrap();
+        region.space_row(1).inherit(region.space());
+        let own = std::process::id();
+        let ours = format!("1-{own}-7");
+        let others = [
+            format!("0-{own}-7"),
+            format!("7-{own}-7"),
+            format!("1-{}-7", u32::MAX),
+            "nonsense".to_owned(),
+        ];
+        for name in others.iter().chain([&ours]) {
+            place.create_aside(name).unwrap();
+        }
+        assert_eq!(sweep(&place, &region).unwrap(), 4);
+        assert_eq!(place.aside().unwrap(), [ours.as_bytes()]);
+    }
+}

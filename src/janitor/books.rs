@@ -1,0 +1,515 @@
+//! The books of the cache directory: the ledger in memory, the catalogue on the disk, and the account that all
+//! processes share, kept in step.
+//!
+//! What happens comes from the workers' journals, from a tour of the disk, or from the janitor's own removals. A
+//! catalogue that breaks is begun anew, and one that cannot be written waits: the ledger needs neither. Records are
+//! settled when the catalogue has them, so that a janitor that dies leaves them to its successor. No file but the
+//! catalogue is touched here.
+
+use std::path::PathBuf;
+
+use super::catalogue::{Catalogue, CatalogueError, Change, Fact, Row};
+use super::ledger::{Entry, Ledger, Moment};
+use crate::cache::Name;
+use crate::shared::{self, Position, Region, Stored};
+use crate::sys::clock;
+use crate::sys::files::boot;
+
+/// Changes that are worth a transaction before its time.
+const BATCH: usize = 1000;
+/// How long changes wait for others.
+const WAIT_MS: u64 = 1000;
+/// Records taken from one journal before others get their turn.
+const AT_ONCE: usize = 10_000;
+/// Until a catalogue that could not be written is tried again.
+const RETRY_MS: u64 = 5_000;
+/// Changes that are kept for a catalogue that cannot be written; beyond, the files are read again.
+const MOST_WAITING: usize = 100_000;
+/// Names that were used and nobody knows, at most, until they are looked at.
+const MOST_UNKNOWN: usize = 1000;
+/// Use is written down when it moves from one such stretch of time to another.
+const COARSE: u32 = 600;
+
+/// The time, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Monotonic milliseconds.
+    pub(super) ms: u64,
+    /// Seconds since 1970.
+    pub(super) unix: i64,
+}
+
+/// What the catalogue was worth when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// Complete, when it was written last.
+    Complete { written: i64 },
+    /// It may lack something, and have what is gone.
+    Doubtful,
+    /// There was none.
+    Empty,
+}
+
+pub(super) struct Books {
+    path: PathBuf,
+    region: Region,
+    /// When this pass of the janitor's loop began.
+    pub(super) now: Now,
+    pub(super) ledger: Ledger,
+    catalogue: Option<Catalogue>,
+    pending: Vec<Change>,
+    /// When the first of them came.
+    pending_since: u64,
+    /// Since when the catalogue cannot be written.
+    failing_since: Option<u64>,
+    retry_at: u64,
+    /// The files must be read again to fill the catalogue.
+    wants_tour: bool,
+    last_row: u64,
+    /// How far each worker's journal has been read.
+    positions: Vec<Position>,
+    /// Octets on the disk that are counted and not yet found.
+    presumed: u64,
+    /// By how much the account was off when it was last compared.
+    difference: i128,
+    /// Used, and in no row.
+    unknown: Vec<Name>,
+    /// What has been removed lately, on our own account.
+    removed: Vec<Name>,
+    /// Names that came since the filter was made.
+    pub(super) added: usize,
+}
+
+impl Now {
+    pub(super) fn read() -> Now {
+        Now {
+            ms: clock::monotonic_ms(),
+            unix: clock::unix_seconds(),
+        }
+    }
+
+    fn moment(self) -> Moment {
+        Moment::of_unix(self.unix)
+    }
+}
+
+// === impl Books: opening
+
+impl Books {
+    pub(super) fn new(path: PathBuf, region: Region, now: Now) -> Books {
+        let workers = 0..region.workers();
+        Books {
+            positions: workers.map(|n| region.journal(n).begin()).collect(),
+            path,
+            region,
+            now,
+            ledger: Ledger::new(),
+            catalogue: None,
+            pending: Vec::new(),
+            pending_since: 0,
+            failing_since: None,
+            retry_at: 0,
+            wants_tour: false,
+            last_row: 0,
+            presumed: 0,
+            difference: 0,
+            unknown: Vec::new(),
+            removed: Vec::new(),
+            added: 0,
+        }
+    }
+
+    /// Opens the catalogue and takes in what it knows. A broken one is begun anew.
+    pub(super) fn open(&mut self) -> Opened {
+        let opened = match self.try_open() {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.ledger.clear();
+                self.last_row = 0;
+                self.has_failed(error);
+                Opened::Empty
+            }
+        };
+        // A predecessor in this region has counted already; what it got wrong will show.
+        if self.region.space().limit() == 0 {
+            self.region.space().count(self.ledger.octets());
+        }
+        opened
+    }
+
+    fn try_open(&mut self) -> Result<Opened, CatalogueError> {
+        let mut catalogue = Catalogue::open(&self.path)?;
+        let clean = catalogue.fact(Fact::Clean)? == Some(1);
+        let written = catalogue.fact(Fact::Written)?;
+        let generation = self.region.space().generation().cast_signed();
+        let is_current = catalogue.fact(Fact::Generation)? == Some(generation);
+        // Without a word that it is complete, what another start of the machine left may be half on the disk.
+        if !clean
+            && catalogue
+                .fact(Fact::Boot)?
+                .is_some_and(|id| id != boot_id())
+        {
+            drop(catalogue);
+            Catalogue::delete(&self.path).map_err(|e| CatalogueError::Unwritable(e.into()))?;
+            catalogue = Catalogue::open(&self.path)?;
+        }
+        let (ledger, last_row) = (&mut self.ledger, &mut self.last_row);
+        catalogue.load(|known| {
+            *last_row = known.id.max(*last_row);
+            let used = Moment::of_unix(known.used);
+            ledger.put(Entry::new(
+                known.name, known.kind, known.kib, used, known.id,
+            ));
+        })?;
+        catalogue.write_through(&[(Fact::Clean, 0), (Fact::Boot, boot_id())])?;
+        self.catalogue = Some(catalogue);
+        Ok(match (written, clean) {
+            (Some(written), true) if is_current => Opened::Complete { written },
+            _ if self.ledger.is_empty() => Opened::Empty,
+            _ => Opened::Doubtful,
+        })
+    }
+
+    /// The files are to be read again, and the catalogue filled from them.
+    pub(super) fn take_wants_tour(&mut self) -> bool {
+        std::mem::take(&mut self.wants_tour)
+    }
+}
+
+/// This start of the machine, as a number.
+fn boot_id() -> i64 {
+    boot()
+        .first_chunk()
+        .map_or(0, |half| i64::from_le_bytes(*half))
+}
+
+// === impl Books: what happens
+
+impl Books {
+    /// Reads the workers' journals; how many records there were.
+    pub(super) fn drain(&mut self) -> usize {
+        let region = self.region.clone();
+        let mut count = 0;
+        for worker in 0..region.workers() {
+            let journal = region.journal(worker);
+            let mut position = self.positions[worker];
+            count += journal.drain(&mut position, AT_ONCE, |entry| self.enter(entry));
+            self.positions[worker] = position;
+        }
+        self.settle();
+        count
+    }
+
+    /// Something was stored or removed that no record tells of.
+    pub(super) fn take_lost(&self) -> bool {
+        // Every one is asked, so that none is left for later.
+        (0..self.region.workers()).fold(false, |lost, worker| {
+            self.region.journal(worker).take_lost() | lost
+        })
+    }
+
+    fn enter(&mut self, entry: shared::Entry<'_>) {
+        match entry {
+            shared::Entry::Stored(stored) => self.stored(&stored),
+            shared::Entry::Used(name) => self.used(&name),
+            shared::Entry::Removed(name) => {
+                self.forget(&name);
+            }
+        }
+    }
+
+    fn stored(&mut self, stored: &Stored<'_>) {
+        let replaced = self.put(stored, self.now.moment());
+        // The worker has reserved what is there now; what was there before is our business.
+        if let Some(replaced) = replaced {
+            self.region.space().release(octets(&replaced));
+        }
+        if self.removed.contains(&stored.name) {
+            // It may be that the new one was removed in place of the old one.
+            self.note_unknown(stored.name);
+        }
+    }
+
+    /// A tour of the disk has found it; whether it was not known.
+    pub(super) fn found(&mut self, stored: &Stored<'_>, used: i64) -> bool {
+        let known = self.ledger.get(&stored.name);
+        if known.is_some_and(|entry| entry.kib == stored.kib && entry.row() != 0) {
+            self.ledger.mark(&stored.name);
+            return false;
+        }
+        let used = known.map_or(Moment::of_unix(used.min(self.now.unix)), |entry| entry.used);
+        let replaced = self.put(stored, used);
+        let space = self.region.space();
+        space.count(u64::from(stored.kib) * 1024);
+        if let Some(replaced) = &replaced {
+            space.release(octets(replaced));
+        }
+        replaced.is_none()
+    }
+
+    fn put(&mut self, stored: &Stored<'_>, used: Moment) -> Option<Entry> {
+        let name = stored.name;
+        let id = match self.ledger.get(&name).map(Entry::row) {
+            Some(row) if row != 0 => row,
+            _ => {
+                self.last_row += 1;
+                self.last_row
+            }
+        };
+        let entry = Entry::new(name, stored.kind, stored.kib, used, id);
+        let replaced = self.ledger.put(entry);
+        self.ledger.mark(&name);
+        self.region.filter().add(&name);
+        self.added += usize::from(replaced.is_none());
+        self.change(Change::Put(Row {
+            id,
+            name,
+            kind: stored.kind,
+            status: stored.status,
+            length: stored.length,
+            kib: stored.kib,
+            stored: stored.at,
+            expires: stored.expires,
+            used: used.unix(),
+            key: stored.key.to_vec(),
+        }));
+        replaced
+    }
+
+    fn used(&mut self, name: &Name) {
+        let moment = self.now.moment();
+        match self.ledger.touch(name, moment) {
+            Some((before, entry)) => {
+                let id = entry.row();
+                // The stretches of different names end at different times.
+                let shift = name.hash() as u32 % COARSE;
+                let stretch = |moment: Moment| moment.0.saturating_add(shift) / COARSE;
+                if id != 0 && stretch(before) != stretch(moment) {
+                    let used = moment.unix();
+                    self.change(Change::Used { id, used });
+                }
+            }
+            None => self.note_unknown(*name),
+        }
+        // A list is as old as the youngest of its variants.
+        if !name.is_base() {
+            self.ledger.touch(&name.of_base(), moment);
+        }
+    }
+
+    fn note_unknown(&mut self, name: Name) {
+        if self.unknown.len() < MOST_UNKNOWN {
+            self.unknown.push(name);
+        }
+    }
+
+    /// Names that somebody should look for on the disk.
+    pub(super) fn take_unknown(&mut self) -> Vec<Name> {
+        self.removed.clear();
+        std::mem::take(&mut self.unknown)
+    }
+
+    /// Its file is gone.
+    pub(super) fn forget(&mut self, name: &Name) -> bool {
+        let Some(entry) = self.ledger.remove(name) else {
+            return false;
+        };
+        self.region.space().release(octets(&entry));
+        if entry.row() != 0 {
+            self.change(Change::Remove { id: entry.row() });
+        }
+        true
+    }
+
+    /// We have removed its file.
+    pub(super) fn evicted(&mut self, name: &Name) {
+        self.forget(name);
+        self.removed.push(*name);
+    }
+
+    /// Nothing counts any more, but it is still there: a tour removes it.
+    pub(super) fn forget_all(&mut self) {
+        self.presumed += self.ledger.octets();
+        self.ledger.clear();
+        self.pending.clear();
+        self.change(Change::RemoveAll);
+    }
+}
+
+fn octets(entry: &Entry) -> u64 {
+    u64::from(entry.kib) * 1024
+}
+
+// === impl Books: the shared account
+
+impl Books {
+    /// Octets that are counted for what nobody has found yet.
+    pub(super) fn presumed(&self) -> u64 {
+        self.presumed
+    }
+
+    /// Counts so many octets for what is on the disk and has not been found yet.
+    pub(super) fn presume(&mut self, octets: u64) {
+        let space = self.region.space();
+        space.count(octets.saturating_sub(self.presumed));
+        space.release(self.presumed.saturating_sub(octets));
+        self.presumed = octets;
+    }
+
+    /// Puts the account right where a death has left it wrong. What is on its way between the processes makes for
+    /// differences as well, but for none that is the same each time.
+    pub(super) fn reconcile(&mut self) {
+        let space = self.region.space();
+        let seen = space.used();
+        let workers = 0..self.region.workers();
+        let in_flight: u64 = workers
+            .clone()
+            .map(|worker| self.region.space_row(worker).in_flight())
+            .fold(0, u64::saturating_add);
+        let all_read = workers
+            .into_iter()
+            .all(|worker| self.region.journal(worker).is_read(self.positions[worker]));
+        if !all_read {
+            return;
+        }
+        let right = (self.ledger.octets() + self.presumed).saturating_add(in_flight);
+        let difference = i128::from(seen) - i128::from(right);
+        if difference != 0 && difference == self.difference {
+            if space.correct(seen, right) {
+                log::debug!("the account of space was off by {difference} octets");
+            }
+            self.difference = 0;
+        } else {
+            self.difference = difference;
+        }
+    }
+}
+
+// === impl Books: the catalogue
+
+impl Books {
+    /// Octets that it takes.
+    pub(super) fn overhead(&self) -> u64 {
+        self.catalogue.as_ref().map_or(0, Catalogue::size)
+    }
+
+    fn change(&mut self, change: Change) {
+        if self.pending.is_empty() {
+            self.pending_since = self.now.ms;
+        }
+        self.pending.push(change);
+    }
+
+    /// Frees the room of records that nobody will need to read again.
+    fn settle(&mut self) {
+        if self.pending.is_empty() || self.failing_since.is_some() {
+            for (worker, position) in self.positions.iter().enumerate() {
+                self.region.journal(worker).settle(*position);
+            }
+        }
+    }
+
+    /// Writes what has changed, when it is time or (`at_once`) anyway.
+    pub(super) fn commit(&mut self, at_once: bool) {
+        let now = self.now;
+        if self.failing_since.is_some() && now.ms < self.retry_at && !at_once {
+            if self.pending.len() > MOST_WAITING {
+                self.pending = Vec::new();
+                self.wants_tour = true;
+            }
+            return;
+        }
+        let is_time = self.pending.len() >= BATCH || now.ms >= self.pending_since + WAIT_MS;
+        if self.pending.is_empty() && self.failing_since.is_none() || !is_time && !at_once {
+            return;
+        }
+        match self.try_commit() {
+            Ok(()) => {
+                self.pending.clear();
+                if let Some(since) = self.failing_since.take() {
+                    let seconds = (now.ms - since) / 1000;
+                    log::info!("the catalogue can be written again, after {seconds} s");
+                }
+                self.settle();
+            }
+            Err(error) => self.has_failed(error),
+        }
+    }
+
+    fn try_commit(&mut self) -> Result<(), CatalogueError> {
+        let facts = [
+            (
+                Fact::Generation,
+                self.region.space().generation().cast_signed(),
+            ),
+            (Fact::Octets, self.ledger.octets().cast_signed()),
+            (Fact::Written, self.now.unix),
+        ];
+        match &mut self.catalogue {
+            Some(catalogue) => catalogue.write(&self.pending, &facts),
+            None => self.begin_anew(),
+        }
+    }
+
+    /// Whether its files are where they should be.
+    pub(super) fn look_after_catalogue(&mut self) {
+        if self.catalogue.as_ref().is_some_and(|it| !it.is_there()) {
+            self.has_failed(CatalogueError::Broken("its files are gone".into()));
+        }
+    }
+
+    fn has_failed(&mut self, error: CatalogueError) {
+        let error = match error {
+            CatalogueError::Broken(_) => {
+                log::warn!(
+                    "the catalogue {}: {error}; it is made anew",
+                    self.path.display()
+                );
+                self.catalogue = None;
+                match self.begin_anew() {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            error => error,
+        };
+        if self.failing_since.is_none() {
+            let path = self.path.display();
+            log::warn!(
+                "the catalogue {path}: {error}; the cache is used without, and it is tried again"
+            );
+        }
+        self.failing_since.get_or_insert(self.now.ms);
+        self.retry_at = self.now.ms + RETRY_MS;
+        self.settle();
+    }
+
+    /// Makes a new catalogue, which the next tour fills.
+    fn begin_anew(&mut self) -> Result<(), CatalogueError> {
+        Catalogue::delete(&self.path).map_err(|error| CatalogueError::Unwritable(error.into()))?;
+        let mut catalogue = Catalogue::open(&self.path)?;
+        catalogue.write_through(&[(Fact::Clean, 0), (Fact::Boot, boot_id())])?;
+        self.catalogue = Some(catalogue);
+        self.pending.clear();
+        self.ledger.forget_rows();
+        self.last_row = 0;
+        self.wants_tour = true;
+        Ok(())
+    }
+
+    /// The orderly end: everything is written, and (`complete`) the catalogue says so.
+    pub(super) fn close(mut self, complete: bool) {
+        self.drain();
+        self.commit(true);
+        let complete = complete && self.pending.is_empty() && !self.wants_tour;
+        if let Some(catalogue) = self.catalogue.as_mut().filter(|_| complete) {
+            let facts = [(Fact::Clean, 1), (Fact::Written, self.now.unix)];
+            if let Err(error) = catalogue.write_through(&facts) {
+                log::warn!("the catalogue {}: {error}", self.path.display());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

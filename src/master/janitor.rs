@@ -1,0 +1,266 @@
+//! The cache directory and its janitor: prepared and locked before anything else, started, replaced, and the last to
+//! be let go.
+//!
+//! The lock is the master's alone, so that it ends with it, however it ends. The janitor obeys its channel like a
+//! worker does, and says nothing. It is no worker: the mind knows nothing of it, and clients are served without it.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Master;
+use crate::config::{Config, Launch, StoreKind};
+use crate::ipc::{Channel, ToWorker};
+use crate::shared::Space;
+use crate::store::disk::place::{Lock, Place, PlaceError};
+use crate::sys::clock::{monotonic_ms, unix_seconds};
+use crate::sys::spawn::{self, Exit, Pid};
+
+/// Between two starts, when it ends soon after each: doubled from the one to the other.
+const FIRST_PAUSE_MS: u64 = 100;
+const LAST_PAUSE_MS: u64 = 5_000;
+/// One that lived so long is replaced at once.
+const LONG_LIFE_MS: u64 = 10_000;
+/// How long it may take to write everything down at the end.
+const PATIENCE_MS: u64 = 2_000;
+
+pub(super) struct Janitor {
+    path: PathBuf,
+    /// What another instance that wants the directory is told.
+    who: String,
+    held: Option<(Place, Lock)>,
+    child: Option<Child>,
+    /// When it is started next, while there is none.
+    start_at: u64,
+    pause_ms: u64,
+    /// It has been said that the directory cannot be used.
+    failing: bool,
+}
+
+struct Child {
+    pid: Pid,
+    channel: Channel,
+    started: u64,
+}
+
+// === impl Janitor ===
+
+impl Janitor {
+    /// Makes the directory of the configuration ready and takes it for this instance; none: nothing is kept on a disk.
+    ///
+    /// Errors: it cannot be made or used, is somebody else's, or in use by another instance.
+    pub(super) fn prepare(launch: &Launch) -> Result<Option<Janitor>, PlaceError> {
+        let config = &launch.config;
+        let Some(path) = directory(config) else {
+            return Ok(None);
+        };
+        let who = who(config);
+        let held = take(path, &who)?;
+        Ok(Some(Janitor {
+            path: path.clone(),
+            who,
+            held: Some(held),
+            child: None,
+            start_at: 0,
+            pause_ms: 0,
+            failing: false,
+        }))
+    }
+
+    /// Tells all processes which generation of objects counts.
+    pub(super) fn publish_generation(&self, space: &Space) -> io::Result<()> {
+        let Some((place, _)) = &self.held else {
+            return Ok(());
+        };
+        let generation = match place.generation() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                // Nobody knows which it was: one that no object has.
+                let fresh = unix_seconds().cast_unsigned();
+                log::warn!(
+                    "{}: {error}; everything in the cache is given up",
+                    self.path.display()
+                );
+                place.set_generation(fresh)?;
+                fresh
+            }
+            known => known?,
+        };
+        space.raise_generation(generation);
+        Ok(())
+    }
+
+    /// Makes sure that the directory is there and ours: it may have been deleted.
+    fn hold(&mut self, space: &Space) -> Result<(), PlaceError> {
+        let holds = |(place, lock): &(Place, Lock)| place.is_there() && place.is_locked_by(lock);
+        if self.held.as_ref().is_some_and(holds) {
+            return Ok(());
+        }
+        self.held = None;
+        let (place, lock) = take(&self.path, &self.who)?;
+        log::info!(
+            "the cache directory {} has been made anew",
+            self.path.display()
+        );
+        // What is stored from now on carries the number that all processes know.
+        if let Err(error) = place.set_generation(space.generation()) {
+            log::warn!("{}: {error}", self.path.display());
+        }
+        self.held = Some((place, lock));
+        Ok(())
+    }
+
+    fn say(&self, message: &ToWorker) {
+        if let Some(child) = &self.child
+            && let Err(error) = child.channel.send_borrowed(message, &[])
+        {
+            log::debug!("the janitor does not hear: {error}");
+        }
+    }
+
+    /// It has ended, or could not be started: when is it tried again?
+    fn wait(&mut self, now: u64, lived_ms: u64) {
+        if lived_ms >= LONG_LIFE_MS {
+            self.pause_ms = 0;
+        }
+        self.start_at = now + self.pause_ms;
+        self.pause_ms = (self.pause_ms * 2).clamp(FIRST_PAUSE_MS, LAST_PAUSE_MS);
+    }
+}
+
+fn directory(config: &Config) -> Option<&PathBuf> {
+    let directory = config.cache.directory.as_ref();
+    directory.filter(|_| config.cache.store == StoreKind::Directory)
+}
+
+fn take(path: &std::path::Path, who: &str) -> Result<(Place, Lock), PlaceError> {
+    let place = Place::prepare(path)?;
+    let lock = place.lock(who)?;
+    Ok((place, lock))
+}
+
+/// `pid 123, since 2026-11-24T22:50:00Z, http://127.0.0.1:3128`
+fn who(config: &Config) -> String {
+    let since = jiff::Timestamp::from_second(unix_seconds()).unwrap_or_default();
+    let listeners = config.listeners.iter();
+    let addresses: Vec<String> = listeners
+        .map(|listener| format!("http://{}", listener.address))
+        .collect();
+    let pid = std::process::id();
+    format!("pid {pid}, since {since}, {}", addresses.join(" "))
+}
+
+// === impl Master ===
+
+impl Master {
+    /// Starts the janitor when it is due.
+    pub(super) fn look_after_janitor(&mut self) {
+        let now = self.now;
+        let Some(janitor) = &mut self.janitor else {
+            return;
+        };
+        if janitor.child.is_some() || now < janitor.start_at || self.mind.is_stopping() {
+            return;
+        }
+        if let Err(error) = janitor.hold(self.region.space()) {
+            if !std::mem::replace(&mut janitor.failing, true) {
+                log::warn!("{error}; nothing is stored meanwhile, and it is tried again");
+            }
+            janitor.wait(now, 0);
+            return;
+        }
+        if std::mem::take(&mut janitor.failing) {
+            log::info!(
+                "the cache directory {} can be used again",
+                janitor.path.display()
+            );
+        }
+        match self.children.start_janitor() {
+            Ok((pid, channel)) => {
+                log::info!("the janitor (pid {pid}) started");
+                janitor.child = Some(Child {
+                    pid,
+                    channel,
+                    started: now,
+                });
+            }
+            Err(error) => {
+                log::error!("the janitor cannot be started: {error}");
+                janitor.wait(now, 0);
+            }
+        }
+    }
+
+    /// When it has to be looked after at the latest.
+    pub(super) fn janitor_wake(&self) -> u64 {
+        match &self.janitor {
+            Some(janitor) if janitor.child.is_none() && !self.mind.is_stopping() => {
+                janitor.start_at
+            }
+            _ => u64::MAX,
+        }
+    }
+
+    /// Finds out whether it has ended.
+    pub(super) fn reap_janitor(&mut self) {
+        let Some(janitor) = &mut self.janitor else {
+            return;
+        };
+        let Some(child) = &janitor.child else {
+            return;
+        };
+        let exit = match spawn::reap(child.pid) {
+            Ok(None) => return,
+            Ok(Some(exit)) => exit,
+            Err(error) => {
+                log::error!(
+                    "the janitor (pid {}) cannot be waited for: {error}",
+                    child.pid
+                );
+                return;
+            }
+        };
+        let lived_ms = self.now.saturating_sub(child.started);
+        match exit {
+            _ if self.mind.is_stopping() => {
+                log::info!("the janitor (pid {}) ended: {exit}", child.pid)
+            }
+            Exit::Code(0) => {
+                log::info!("the janitor (pid {}) ended and is started anew", child.pid)
+            }
+            exit => log::warn!("the janitor (pid {}) died: {exit}", child.pid),
+        }
+        janitor.child = None;
+        janitor.wait(self.now, lived_ms);
+    }
+
+    pub(super) fn tell_janitor(&self, message: &ToWorker) {
+        if let Some(janitor) = &self.janitor {
+            janitor.say(message);
+        }
+    }
+
+    /// The end, when no worker is left: it writes everything down.
+    pub(super) fn dismiss_janitor(&mut self) {
+        self.tell_janitor(&ToWorker::Stop);
+        let deadline = monotonic_ms() + PATIENCE_MS;
+        loop {
+            self.now = monotonic_ms();
+            self.reap_janitor();
+            let child = self
+                .janitor
+                .as_ref()
+                .and_then(|janitor| janitor.child.as_ref());
+            let Some(child) = child else {
+                return;
+            };
+            if self.now >= deadline {
+                log::warn!("the janitor (pid {}) is killed: it does not end", child.pid);
+                if let Err(error) = spawn::kill(child.pid) {
+                    log::error!("the janitor cannot be killed: {error}");
+                }
+                return;
+            }
+            // Its death is a signal, which need not be taken: looking again is enough.
+            let _ = self.epoll.wait(Some(10), &mut Vec::new());
+        }
+    }
+}

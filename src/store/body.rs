@@ -1,0 +1,161 @@
+//! The body of a stored response, in memory or in a file.
+//!
+//! A file is held open, so that it can be served whatever becomes of its name. It refuses to serve a file that has
+//! been changed since it was opened.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use bytes::Bytes;
+
+use super::disk::format::{self, Kept};
+use super::disk::read;
+use crate::sys::files::{self, Access, Facts};
+
+#[derive(Clone, Debug)]
+pub enum Body {
+    Memory(Bytes),
+    File(Arc<BodyFile>),
+}
+
+#[derive(Debug)]
+pub struct BodyFile {
+    file: OwnedFd,
+    /// Where in the file it begins.
+    pub from: u64,
+    pub length: u64,
+    /// What is known of the file, to see that it does not change.
+    facts: Facts,
+    /// The checksums of its blocks.
+    checksums: Vec<u32>,
+    /// Whether it may be sent without looking at it.
+    pub trusted: bool,
+    /// Found to be damaged.
+    given_up: AtomicBool,
+}
+
+impl Body {
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Memory(body) => body.len() as u64,
+            Body::File(body) => body.length,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Octets of memory held, about.
+    pub fn memory(&self) -> usize {
+        match self {
+            Body::Memory(body) => body.len(),
+            // The kernel's part of an open file is counted, too.
+            Body::File(body) => size_of::<BodyFile>() + 4 * body.checksums.len() + 512,
+        }
+    }
+
+    /// Whether it can still be served as it is.
+    pub fn is_intact(&self) -> bool {
+        match self {
+            Body::Memory(_) => true,
+            Body::File(body) if body.given_up.load(Relaxed) => false,
+            Body::File(body) => files::facts(body.file()).is_ok_and(|now| {
+                // A file that is renamed or removed changes, too, and not what is in it.
+                (now.size, now.modified) == (body.facts.size, body.facts.modified)
+            }),
+        }
+    }
+
+    /// It is damaged: nobody is to be served from it any more.
+    pub fn give_up(&self) {
+        if let Body::File(body) = self {
+            body.given_up.store(true, Relaxed);
+        }
+    }
+
+    /// Whether two are the same octets by being the same memory or the same file.
+    pub fn is(&self, other: &Body) -> bool {
+        match (self, other) {
+            (Body::Memory(one), Body::Memory(two)) => {
+                one.as_ptr() == two.as_ptr() && one.len() == two.len()
+            }
+            (Body::File(one), Body::File(two)) => one.facts.inode == two.facts.inode,
+            _ => false,
+        }
+    }
+
+    /// Appends the whole body. Errors: the file is damaged, or (`Cached`) only the disk has it.
+    pub fn read(&self, out: &mut Vec<u8>, access: Access) -> io::Result<()> {
+        match self {
+            Body::Memory(body) => out.extend_from_slice(body),
+            Body::File(body) => body.read(out, access)?,
+        }
+        Ok(())
+    }
+}
+
+impl BodyFile {
+    /// `from`: where in `file` the body of `kept` begins.
+    pub fn new(file: OwnedFd, from: u64, kept: &Kept, trusted: bool) -> io::Result<BodyFile> {
+        Ok(BodyFile {
+            facts: files::facts(file.as_fd())?,
+            file,
+            from,
+            length: kept.stored.body_len,
+            checksums: kept.checksums.clone(),
+            trusted,
+            given_up: AtomicBool::new(false),
+        })
+    }
+
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    fn read(&self, out: &mut Vec<u8>, access: Access) -> io::Result<()> {
+        let before = out.len();
+        while ((out.len() - before) as u64) < self.length {
+            let at = (out.len() - before) as u64;
+            let rest = (self.length - at) as usize;
+            if files::read(self.file(), out, rest, self.from + at, access)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let body = out.get(before..).unwrap_or_default();
+        match format::checksums(body) == self.checksums {
+            true => Ok(()),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Octets of a block, the unit of `read_block`.
+    pub const BLOCK: usize = format::BLOCK;
+
+    /// Whether that range is in memory, so that sending it waits for no disk.
+    pub fn is_resident(&self, at: u64, length: u64) -> bool {
+        files::is_resident(self.file(), self.from + at, length)
+    }
+
+    /// Brings a range into memory. May wait for the disk.
+    pub fn fetch(&self, at: u64, length: u64) -> io::Result<()> {
+        let mut piece = Vec::with_capacity(format::BLOCK);
+        let (mut at, end) = (self.from + at, self.from + at + length);
+        while at < end {
+            piece.clear();
+            let wanted = (end - at).min(format::BLOCK as u64) as usize;
+            match files::read(self.file(), &mut piece, wanted, at, Access::Blocking)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => at += read as u64,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one block, and checks it. May wait for the disk.
+    pub fn read_block(&self, block: usize, out: &mut Vec<u8>) -> Result<(), read::ReadError> {
+        read::verify_block(self.file(), self.length, &self.checksums, block, out)
+    }
+}

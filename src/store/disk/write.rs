@@ -1,0 +1,422 @@
+//! Changing what is kept: written aside, renamed, removed. Everything here may wait for the disk.
+//!
+//! A body is in its place before the head that names it, a variant before the list that leads to it, and what is
+//! replaced is removed last: whoever reads meanwhile finds the one or the other, whole.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::format::{self, BLOCK, Body, Content, File, Head, Kept, List, MAX_LISTS};
+use super::place::{Place, cost, write_at};
+use super::read::{self, ReadError};
+use crate::cache::{Name, Stored, Times};
+use crate::shared::Kind;
+use crate::store::MAX_VARIANTS;
+use crate::sys::files::{self, Access};
+
+/// What is to be kept, with the name that its files have until they are in their place.
+pub struct New {
+    pub key: Vec<u8>,
+    pub generation: u64,
+    pub stored: Stored,
+    pub body: NewBody,
+    pub aside: String,
+    /// Whether there may be something under the key already.
+    pub replaces: bool,
+}
+
+pub enum NewBody {
+    Inline(bytes::Bytes),
+    File(Spill),
+}
+
+/// What has come into its place.
+pub struct Done {
+    pub name: Name,
+    pub kept: Kept,
+    /// The file of the body, which begins at the octet `from`.
+    pub file: OwnedFd,
+    pub from: u64,
+    pub written: Vec<Written>,
+    /// Head files that are gone.
+    pub removed: Vec<Name>,
+}
+
+/// A head file that is there now, and the space that it and its body take.
+pub struct Written {
+    pub name: Name,
+    pub kind: Kind,
+    pub octets: u64,
+}
+
+// === bodies in files of their own
+
+/// A body that is being written.
+pub struct Spill {
+    place: Arc<Place>,
+    file: Option<OwnedFd>,
+    aside: String,
+    length: u64,
+    checksums: Vec<u32>,
+    hasher: crc32fast::Hasher,
+    /// Octets of the block that `hasher` has seen.
+    in_block: usize,
+}
+
+impl Spill {
+    pub fn create(place: Arc<Place>, aside: String) -> io::Result<Spill> {
+        Ok(Spill {
+            file: Some(place.create_aside(&aside)?),
+            place,
+            aside,
+            length: 0,
+            checksums: Vec::new(),
+            hasher: crc32fast::Hasher::new(),
+            in_block: 0,
+        })
+    }
+
+    pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        let Some(file) = &self.file else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        write_at(file.as_fd(), data, self.length)?;
+        self.length += data.len() as u64;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(BLOCK - self.in_block));
+            self.hasher.update(now);
+            self.in_block += now.len();
+            rest = later;
+            if self.in_block == BLOCK {
+                self.end_block();
+            }
+        }
+        Ok(())
+    }
+
+    fn end_block(&mut self) {
+        let hasher = std::mem::replace(&mut self.hasher, crc32fast::Hasher::new());
+        self.checksums.push(hasher.finalize());
+        self.in_block = 0;
+    }
+
+    /// Moves it to where the head of that name will say that it is.
+    fn publish(mut self, name: &Name) -> io::Result<(OwnedFd, File, Vec<u32>)> {
+        if self.in_block > 0 {
+            self.end_block();
+        }
+        let random = fastrand::u64(..);
+        let Some(file) = self.file.take() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let modified = files::facts(file.as_fd())?.modified;
+        self.place
+            .publish(&self.aside, name, Some(random))
+            .inspect_err(|_| drop(self.place.remove_aside(self.aside.as_bytes())))?;
+        let place = File {
+            random,
+            modified,
+            boot: read::boot(),
+            ranges: vec![(0, self.length)],
+        };
+        Ok((file, place, std::mem::take(&mut self.checksums)))
+    }
+}
+
+impl Drop for Spill {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = self.place.remove_aside(self.aside.as_bytes());
+        }
+    }
+}
+
+// === storing
+
+/// Puts a response in its place, instead of what was there.
+pub fn put(place: &Place, new: New) -> io::Result<Done> {
+    let base = Name::of(&new.key);
+    let mut buffer = Vec::new();
+    let present = match new.replaces {
+        true => present(place, &base, &new.key, new.generation, &mut buffer),
+        false => None,
+    };
+    let old = present.as_ref().and_then(body_of);
+    let list = match present {
+        Some(Content::List(list)) => Some(list),
+        _ => None,
+    };
+    if list.is_none() && new.stored.selection.is_empty() {
+        let mut done = put_at(place, base, None, new)?;
+        done.remove_body(place, &base, old);
+        return Ok(done);
+    }
+    put_variant(place, base, list, old, new)
+}
+
+fn put_variant(
+    place: &Place,
+    base: Name,
+    list: Option<List>,
+    old_of_base: Option<u64>,
+    new: New,
+) -> io::Result<Done> {
+    let is_new = list.is_none();
+    let mut list = list.unwrap_or_else(|| List {
+        number: fastrand::u64(..),
+        ..List::default()
+    });
+    let mut selected = Vec::new();
+    new.stored.selection.write(&mut selected);
+    let name = base.variant(&selected);
+    let surplus = list.add(new.stored.selection.names(), name.variant);
+    let (key, generation, aside) = (new.key.clone(), new.generation, new.aside.clone());
+    let mut buffer = Vec::new();
+    let old = present(place, &name, &key, generation, &mut buffer);
+    let old = old.as_ref().and_then(body_of);
+    let number = list.number;
+    let mut done = put_at(place, name, Some(number), new)?;
+    done.remove_body(place, &name, old);
+    if surplus.changed || is_new {
+        let head = Head {
+            key,
+            generation,
+            content: Content::List(list),
+        };
+        let octets = write_head(place, &aside, &base, &head, &[])?.1;
+        done.written.push(Written {
+            name: base,
+            kind: Kind::List,
+            octets,
+        });
+        done.remove_body(place, &base, old_of_base);
+    }
+    for variant in surplus.variants {
+        done.removed
+            .extend(remove(place, &Name { variant, ..base })?);
+    }
+    Ok(done)
+}
+
+/// Writes body and head under one name.
+fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<Done> {
+    let (file, body, checksums, inline) = match new.body {
+        NewBody::Inline(body) => (None, Body::Inline, format::checksums(&body), body),
+        NewBody::File(spill) => {
+            let (file, place, checksums) = spill.publish(&name)?;
+            (
+                Some(file),
+                Body::File(place),
+                checksums,
+                bytes::Bytes::new(),
+            )
+        }
+    };
+    let mut stored = new.stored;
+    stored.body_len = match &body {
+        Body::Inline => inline.len() as u64,
+        Body::File(file) => file.ranges.iter().map(|(from, to)| to - from).sum(),
+    };
+    let random = body.random();
+    let kind = match list {
+        Some(_) => Kind::Variant,
+        None => Kind::Object,
+    };
+    let of_body = random.map_or(0, |_| cost(stored.body_len));
+    let kept = Kept::new(stored, list, body, checksums);
+    let head = Head {
+        key: new.key,
+        generation: new.generation,
+        content: Content::Object(Box::new(kept)),
+    };
+    let written = write_head(place, &new.aside, &name, &head, &inline)
+        .inspect_err(|_| drop(random.map(|random| place.remove(&name, Some(random)))));
+    let (head_file, octets, from) = written?;
+    let Content::Object(kept) = head.content else {
+        unreachable!("it was made an object above")
+    };
+    Ok(Done {
+        name,
+        kept: *kept,
+        from: if file.is_some() { 0 } else { from },
+        file: file.unwrap_or(head_file),
+        written: vec![Written {
+            name,
+            kind,
+            octets: octets + of_body,
+        }],
+        removed: Vec::new(),
+    })
+}
+
+/// The file, the space that it takes, and where in it an inline body begins.
+fn write_head(
+    place: &Place,
+    aside: &str,
+    name: &Name,
+    head: &Head,
+    inline: &[u8],
+) -> io::Result<(OwnedFd, u64, u64)> {
+    let mut octets = Vec::with_capacity(inline.len() + 1024);
+    head.encode(&mut octets);
+    let from = octets.len() as u64;
+    octets.extend_from_slice(inline);
+    let file = place.create_aside(aside)?;
+    write_at(file.as_fd(), &octets, 0)
+        .and_then(|()| place.publish(aside, name, None))
+        .inspect_err(|_| drop(place.remove_aside(aside.as_bytes())))?;
+    Ok((file, cost(octets.len() as u64), from))
+}
+
+/// Brings the fields of an object up to date, if it still is the one of those `times`.
+///
+/// None: another one has taken its place, or it is gone.
+pub fn refresh(place: &Place, name: &Name, times: Times, new: New) -> io::Result<Option<Done>> {
+    let mut buffer = Vec::new();
+    let read = match read::head(place, name, Access::Blocking, &mut buffer) {
+        Ok(read) => read,
+        Err(ReadError::Io(error)) => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    let Content::Object(old) = read.head.content else {
+        return Ok(None);
+    };
+    let is_same = read.head.key == new.key
+        && read.head.generation == new.generation
+        && old.stored.times == times
+        && old.stored.selection == new.stored.selection;
+    if !is_same {
+        return Ok(None);
+    }
+    let mut stored = new.stored;
+    stored.body_len = old.stored.body_len;
+    let of_body = old.body.random().map_or(0, |_| cost(stored.body_len));
+    let kind = match old.list {
+        Some(_) => Kind::Variant,
+        None => Kind::Object,
+    };
+    let head = Head {
+        key: new.key,
+        generation: new.generation,
+        content: Content::Object(Box::new(Kept::new(
+            stored,
+            old.list,
+            old.body,
+            old.checksums,
+        ))),
+    };
+    let (file, octets, from) = write_head(place, &new.aside, name, &head, read.inline)?;
+    let Content::Object(kept) = head.content else {
+        unreachable!("it was made an object above")
+    };
+    Ok(Some(Done {
+        name: *name,
+        kept: *kept,
+        file,
+        from,
+        written: vec![Written {
+            name: *name,
+            kind,
+            octets: octets + of_body,
+        }],
+        removed: Vec::new(),
+    }))
+}
+
+// === what there is, and removing it
+
+fn present(
+    place: &Place,
+    name: &Name,
+    key: &[u8],
+    generation: u64,
+    buffer: &mut Vec<u8>,
+) -> Option<Content> {
+    let read = read::head(place, name, Access::Blocking, buffer).ok()?;
+    let head = read.head;
+    (head.key == key && head.generation == generation).then_some(head.content)
+}
+
+fn body_of(content: &Content) -> Option<u64> {
+    match content {
+        Content::Object(kept) => kept.body.random(),
+        Content::List(_) => None,
+    }
+}
+
+/// Removes a head file and all that it leads to: its body, its variants. The head files that are gone; a damaged
+/// one's body is left for the janitor to find.
+pub fn remove(place: &Place, name: &Name) -> io::Result<Vec<Name>> {
+    let mut buffer = Vec::new();
+    let content = read::head(place, name, Access::Blocking, &mut buffer);
+    let content = content.map(|read| read.head.content);
+    if matches!(content, Err(ReadError::Absent)) {
+        return Ok(Vec::new());
+    }
+    let mut removed = Vec::new();
+    if place.remove(name, None)? {
+        removed.push(*name);
+    }
+    match content {
+        Ok(Content::Object(kept)) => {
+            if let Some(random) = kept.body.random() {
+                place.remove(name, Some(random))?;
+            }
+        }
+        Ok(Content::List(list)) => {
+            for variant in list.variants {
+                removed.extend(remove(place, &Name { variant, ..*name })?);
+            }
+        }
+        Err(_) => {}
+    }
+    Ok(removed)
+}
+
+impl Done {
+    fn remove_body(&mut self, place: &Place, name: &Name, random: Option<u64>) {
+        // What cannot be removed now is found by the janitor.
+        if let Some(random) = random {
+            let _ = place.remove(name, Some(random));
+        }
+    }
+}
+
+impl Body {
+    fn random(&self) -> Option<u64> {
+        match self {
+            Body::Inline => None,
+            Body::File(file) => Some(file.random),
+        }
+    }
+}
+
+/// What adding to a list has changed.
+struct Surplus {
+    changed: bool,
+    /// Variants that must go.
+    variants: Vec<[u8; 8]>,
+}
+
+impl List {
+    fn add<'a>(&mut self, names: impl Iterator<Item = &'a str>, variant: [u8; 8]) -> Surplus {
+        let before = self.clone();
+        let names: Vec<Box<str>> = names.map(Box::from).collect();
+        self.names.retain(|known| *known != names);
+        self.names.push(names);
+        if self.names.len() > MAX_LISTS {
+            self.names.remove(0);
+        }
+        if !self.variants.contains(&variant) {
+            self.variants.push(variant);
+        }
+        let surplus = self.variants.len().saturating_sub(MAX_VARIANTS);
+        let variants = self.variants.drain(..surplus).collect();
+        Surplus {
+            changed: *self != before,
+            variants,
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! The disk store with memory over it: small bodies, and open files of larger ones.
+//!
+//! A worker keeps copies of what it serves often, under the version that was current before it read them; the files
+//! belong to all. A change of the files is told to all by the version, and an invalidation is told twice, before
+//! its files go and after: who writes meanwhile finds out after its rename, and who reads keeps a copy of a
+//! version that is no longer current.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::disk::format::{BLOCK, INLINE};
+use super::disk::lookup::{Found, FoundBody, Looked};
+use super::disk::place::cost;
+use super::disk::write::{Done, New, NewBody, Spill};
+use super::disk::{Disk, OnDisk, Reservation};
+use super::{Body, BodyFile, Coherence, Find, Hot, NotKept, Object, Store, Version, Writer};
+use crate::cache::{Key, Name, Stored, key};
+use crate::http::Headers;
+
+/// How long a response is held back for a disk; what takes longer goes on without it.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How long an invalidation may hold a response back: what others see after it must not be of before.
+const INVALIDATION_PATIENCE: Duration = Duration::from_secs(5);
+/// Octets of bodies on their way to the disk, over all responses of a worker.
+const MAX_ARRIVING: u64 = 128 << 20;
+/// A body of unknown length reserves space in steps of this.
+const STEP: u64 = 1 << 20;
+
+pub struct Tiered<C: Coherence + 'static> {
+    inner: Rc<Inner<C>>,
+}
+
+struct Inner<C: Coherence> {
+    /// Small bodies, bounded in octets.
+    memory: Option<Hot<Rc<C>>>,
+    /// Open files, bounded in number.
+    files: Option<Hot<Rc<C>>>,
+    coherence: Rc<C>,
+    disk: Rc<Disk>,
+    max_object: u64,
+    /// Octets of bodies in memory that are on their way to the disk.
+    arriving: Cell<u64>,
+    /// Nothing is stored any more: another instance may have the directory.
+    closed: Cell<bool>,
+}
+
+impl<C: Coherence + 'static> Tiered<C> {
+    /// `memory`: octets for small bodies; `files`: how many are kept open. 0: none.
+    pub fn new(disk: Rc<Disk>, memory: u64, files: usize, max_object: u64, coherence: C) -> Self {
+        let coherence = Rc::new(coherence);
+        let memory = (memory > 0).then(|| Hot::new(memory, INLINE as u64, coherence.clone()));
+        let files = (files > 0).then(|| Hot::of_files(files, coherence.clone()));
+        Tiered {
+            inner: Rc::new(Inner {
+                memory,
+                files,
+                coherence,
+                disk,
+                max_object,
+                arriving: Cell::new(0),
+                closed: Cell::new(false),
+            }),
+        }
+    }
+
+    /// From now on nothing is stored, not even what has begun to arrive.
+    pub fn close(&self) {
+        self.inner.closed.set(true);
+    }
+
+    pub fn disk(&self) -> &Disk {
+        &self.inner.disk
+    }
+}
+
+impl<C: Coherence + 'static> Store for Tiered<C> {
+    type Writer = Filling<C>;
+
+    fn find(&self, key: &[u8], request: &Headers) -> Find {
+        if let Some(object) = self.inner.copy(key, request) {
+            return Find::Object(object);
+        }
+        let version = self.version(key);
+        let looked = self.inner.disk.find(key, request);
+        self.inner.found(key, looked, version)
+    }
+
+    async fn look(&self, key: &[u8], request: &Headers) -> Find {
+        let version = self.version(key);
+        let looked = self.inner.disk.look(key, request).await;
+        self.inner.found(key, looked, version)
+    }
+
+    fn version(&self, key: &[u8]) -> Version {
+        self.inner.coherence.read(key::hash(key))
+    }
+
+    fn begin(
+        &self,
+        key: Key,
+        stored: Stored,
+        expected: Option<u64>,
+        seen: Version,
+    ) -> Result<Filling<C>, NotKept> {
+        let inner = &self.inner;
+        if expected.is_some_and(|length| length > inner.max_object) {
+            return Err(NotKept::TooLarge);
+        }
+        if inner.closed.get() || inner.arriving.get() > MAX_ARRIVING {
+            return Err(NotKept::Full);
+        }
+        let name = Name::of(key.as_bytes());
+        let head = stored.memory() as u64 + key.as_bytes().len() as u64;
+        let reservation = inner
+            .disk
+            .reserve(&name, space(head, expected.unwrap_or(0)))?;
+        Ok(Filling {
+            generation: inner.disk.generation(),
+            inner: inner.clone(),
+            key,
+            name,
+            head,
+            stored: Some(stored),
+            expected,
+            seen,
+            length: 0,
+            buffer: Vec::with_capacity(expected.unwrap_or(0).min(BLOCK as u64) as usize),
+            counted: 0,
+            reservation: Some(reservation),
+            spilling: Spilling::No,
+        })
+    }
+
+    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
+        let object = Rc::new(old.refreshed(new));
+        let work = Inner::refresh(
+            self.inner.clone(),
+            Key::from(key),
+            old.clone(),
+            object.clone(),
+        );
+        let _ = timeout(PATIENCE, tokio::task::spawn_local(work)).await;
+        object
+    }
+
+    async fn invalidate(&self, key: &[u8]) -> bool {
+        let work = Inner::invalidate(self.inner.clone(), Key::from(key));
+        let done = timeout(INVALIDATION_PATIENCE, tokio::task::spawn_local(work)).await;
+        done.is_ok_and(|done| done.unwrap_or(false))
+    }
+}
+
+/// Octets of the disk that an object takes, about; of its files, once they are written, exactly.
+fn space(head: u64, body: u64) -> u64 {
+    if body <= INLINE as u64 {
+        cost(head + body)
+    } else {
+        cost(head) + cost(body)
+    }
+}
+
+// === reading
+
+impl<C: Coherence> Inner<C> {
+    fn tiers(&self) -> impl Iterator<Item = &Hot<Rc<C>>> {
+        self.memory.iter().chain(&self.files)
+    }
+
+    fn copy(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
+        for tier in self.tiers() {
+            let Some(object) = tier.get(key, request) else {
+                continue;
+            };
+            if object.body.is_intact() {
+                object.on_disk.iter().for_each(|at| self.disk.used(at));
+                return Some(object);
+            }
+            tier.forget(key);
+        }
+        None
+    }
+
+    fn found(&self, key: &[u8], looked: Looked, version: Version) -> Find {
+        match looked {
+            Looked::Absent => Find::Absent,
+            Looked::Later => Find::AskDisk,
+            Looked::OtherVariant => Find::OtherVariant,
+            Looked::Found(found) => match object(*found) {
+                Some(object) => {
+                    let object = Rc::new(object);
+                    object.on_disk.iter().for_each(|at| self.disk.used(at));
+                    self.keep_copy(key, &object, version);
+                    Find::Object(object)
+                }
+                None => Find::Absent,
+            },
+        }
+    }
+
+    /// In memory or as an open file, as its body is.
+    fn keep_copy(&self, key: &[u8], object: &Rc<Object>, version: Version) {
+        if let Some(tier) = self.tier_of(&object.body) {
+            tier.keep(key, object.clone(), version);
+        }
+    }
+
+    fn tier_of(&self, body: &Body) -> Option<&Hot<Rc<C>>> {
+        match body {
+            Body::Memory(_) => self.memory.as_ref(),
+            Body::File(_) => self.files.as_ref(),
+        }
+    }
+
+    fn forget_copies(&self, key: &[u8]) -> bool {
+        self.tiers().fold(false, |any, tier| tier.forget(key) | any)
+    }
+}
+
+fn object(found: Found) -> Option<Object> {
+    let body = match found.content {
+        FoundBody::Memory(body) => Body::Memory(body.into()),
+        FoundBody::File {
+            file,
+            from,
+            trusted,
+        } => Body::File(Arc::new(
+            BodyFile::new(file, from, &found.kept, trusted).ok()?,
+        )),
+    };
+    Some(Object {
+        stored: found.kept.stored,
+        head: found.kept.text,
+        body,
+        on_disk: Some(found.on_disk),
+    })
+}
+
+// === changing
+
+impl<C: Coherence> Inner<C> {
+    /// Makes an object visible to all, unless something has changed since its request was sent.
+    async fn publish(
+        self: Rc<Self>,
+        key: Key,
+        seen: Version,
+        new: New,
+        reserved: Reservation,
+    ) -> Option<Rc<Object>> {
+        let hash = key::hash(key.as_bytes());
+        let generation = new.generation;
+        let inline = match &new.body {
+            NewBody::Inline(body) if self.memory.is_some() => Some(body.clone()),
+            _ => None,
+        };
+        let done = self.disk.put(new, reserved).await?;
+        // Only now is it certain that an invalidation either saw the file or is seen here.
+        if self.coherence.read(hash) != seen || self.disk.generation() != generation {
+            self.disk.remove(done.name).await;
+            return None;
+        }
+        let object = Rc::new(stored_object(done, inline)?);
+        if let Some(tier) = self.tier_of(&object.body) {
+            tier.add(key, object.clone(), seen);
+        }
+        Some(object)
+    }
+
+    async fn refresh(self: Rc<Self>, key: Key, old: Rc<Object>, object: Rc<Object>) {
+        let Some(on_disk) = &old.on_disk else { return };
+        let hash = key::hash(key.as_bytes());
+        let seen = self.coherence.read(hash);
+        let generation = self.disk.generation();
+        let new = New {
+            key: key.as_bytes().to_vec(),
+            generation,
+            stored: object.stored.clone(),
+            body: NewBody::Inline(Bytes::new()),
+            aside: self.disk.aside(),
+            replaces: true,
+        };
+        let times = old.stored.times;
+        if self.disk.refresh(on_disk, times, new).await.is_none() {
+            self.forget_copies(key.as_bytes());
+            return;
+        }
+        if self.coherence.read(hash) != seen || self.disk.generation() != generation {
+            self.disk.remove(on_disk.name).await;
+            return;
+        }
+        self.coherence.bump(hash);
+        let now = self.coherence.read(hash);
+        let ours = Version {
+            slot: seen.slot.wrapping_add(1),
+            ..seen
+        };
+        // Ours is the only change since, or else the files know better.
+        if now == ours {
+            self.keep_copy(key.as_bytes(), &object, now);
+        }
+    }
+
+    async fn invalidate(self: Rc<Self>, key: Key) -> bool {
+        let hash = key::hash(key.as_bytes());
+        let had_copy = self.forget_copies(key.as_bytes());
+        self.coherence.bump(hash);
+        let name = Name::of(key.as_bytes());
+        if !self.disk.may_hold(&name) {
+            return had_copy;
+        }
+        let removed = self.disk.remove(name).await;
+        self.coherence.bump(hash);
+        had_copy || removed > 0
+    }
+}
+
+fn stored_object(done: Done, inline: Option<Bytes>) -> Option<Object> {
+    let body = match inline {
+        Some(body) => Body::Memory(body),
+        None => Body::File(Arc::new(
+            BodyFile::new(done.file, done.from, &done.kept, true).ok()?,
+        )),
+    };
+    Some(Object {
+        stored: done.kept.stored,
+        head: done.kept.text,
+        body,
+        on_disk: Some(OnDisk::new(done.name, done.kept.list)),
+    })
+}
+
+// === filling
+
+/// An object whose body is arriving.
+pub struct Filling<C: Coherence + 'static> {
+    inner: Rc<Inner<C>>,
+    key: Key,
+    name: Name,
+    /// Octets of the head file without a body, about.
+    head: u64,
+    /// Taken when it finishes.
+    stored: Option<Stored>,
+    expected: Option<u64>,
+    seen: Version,
+    generation: u64,
+    /// Octets that have arrived.
+    length: u64,
+    /// Those of them that have not gone to the disk.
+    buffer: Vec<u8>,
+    /// Octets of `buffer` that are in `Inner::arriving`.
+    counted: u64,
+    reservation: Option<Reservation>,
+    spilling: Spilling,
+}
+
+/// How far a body that is too large for memory has got.
+enum Spilling {
+    No,
+    Idle(Spill),
+    Busy(JoinHandle<Option<Spill>>),
+    Failed,
+}
+
+impl<C: Coherence + 'static> Writer for Filling<C> {
+    fn write(&mut self, data: &[u8]) -> bool {
+        let length = self.length + data.len() as u64;
+        let most = self.expected.unwrap_or(u64::MAX).min(self.inner.max_object);
+        let arriving = self.inner.arriving.get() + data.len() as u64;
+        if length > most || arriving > MAX_ARRIVING || !self.has_space(length) {
+            return false;
+        }
+        self.length = length;
+        self.inner.arriving.set(arriving);
+        self.counted += data.len() as u64;
+        self.buffer.extend_from_slice(data);
+        true
+    }
+
+    async fn room(&mut self) -> bool {
+        if self.buffer.len() < BLOCK {
+            return true;
+        }
+        if !self.is_idle().await {
+            return false;
+        }
+        let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(BLOCK));
+        self.spill(data);
+        true
+    }
+
+    async fn finish(mut self) -> Option<Rc<Object>> {
+        if self.expected.is_some_and(|length| length != self.length) || !self.is_current() {
+            return None;
+        }
+        let body = if self.length <= INLINE as u64 {
+            NewBody::Inline(std::mem::take(&mut self.buffer).into())
+        } else {
+            self.spill_rest().await?
+        };
+        let new = New {
+            key: self.key.as_bytes().to_vec(),
+            generation: self.generation,
+            stored: self.stored.take()?,
+            body,
+            aside: self.inner.disk.aside(),
+            replaces: self.inner.disk.may_hold(&self.name),
+        };
+        let reserved = self.reservation.take()?;
+        let publish = Inner::publish(
+            self.inner.clone(),
+            self.key.clone(),
+            self.seen,
+            new,
+            reserved,
+        );
+        let done = timeout(PATIENCE, tokio::task::spawn_local(publish)).await;
+        done.ok()?.ok()?
+    }
+}
+
+impl<C: Coherence + 'static> Filling<C> {
+    fn is_current(&self) -> bool {
+        let version = self.inner.coherence.read(key::hash(self.key.as_bytes()));
+        version == self.seen
+            && self.inner.disk.generation() == self.generation
+            && !self.inner.closed.get()
+    }
+
+    /// Whether space is reserved for a body of that length.
+    fn has_space(&mut self, length: u64) -> bool {
+        let Some(reservation) = &mut self.reservation else {
+            return false;
+        };
+        let missing = space(self.head, length).saturating_sub(reservation.octets());
+        if missing == 0 {
+            return true;
+        }
+        let wanted = match self.expected {
+            None if length > INLINE as u64 => missing.max(STEP),
+            _ => missing,
+        };
+        reservation.more(wanted)
+    }
+
+    /// Waits until what was given to the disk is there.
+    async fn is_idle(&mut self) -> bool {
+        let state = std::mem::replace(&mut self.spilling, Spilling::Failed);
+        self.spilling = match state {
+            Spilling::Busy(mut writing) => match timeout(PATIENCE, &mut writing).await {
+                Ok(Ok(Some(spill))) => Spilling::Idle(spill),
+                _ => Spilling::Failed,
+            },
+            state => state,
+        };
+        !matches!(self.spilling, Spilling::Failed)
+    }
+
+    /// Begins to write `data` to the disk; nothing else is being written.
+    fn spill(&mut self, data: Vec<u8>) {
+        let arriving = self.inner.arriving.get();
+        self.inner.arriving.set(arriving - self.counted);
+        self.counted = 0;
+        let begun = match std::mem::replace(&mut self.spilling, Spilling::Failed) {
+            Spilling::Idle(spill) => Some(spill),
+            _ => None,
+        };
+        let (disk, aside) = (self.inner.disk.clone(), self.inner.disk.aside());
+        self.spilling = Spilling::Busy(tokio::task::spawn_local(async move {
+            disk.run(move |place| {
+                let mut spill = match begun {
+                    Some(spill) => spill,
+                    None => Spill::create(place.clone(), aside)?,
+                };
+                spill.write(&data)?;
+                Ok(spill)
+            })
+            .await
+        }));
+    }
+
+    async fn spill_rest(&mut self) -> Option<NewBody> {
+        if !self.is_idle().await {
+            return None;
+        }
+        if !self.buffer.is_empty() {
+            let data = std::mem::take(&mut self.buffer);
+            self.spill(data);
+        }
+        if !self.is_idle().await {
+            return None;
+        }
+        match std::mem::replace(&mut self.spilling, Spilling::No) {
+            Spilling::Idle(spill) => Some(NewBody::File(spill)),
+            _ => None,
+        }
+    }
+}
+
+impl<C: Coherence + 'static> Drop for Filling<C> {
+    fn drop(&mut self) {
+        let arriving = self.inner.arriving.get();
+        self.inner.arriving.set(arriving - self.counted);
+        // Its file is removed where that may take its time.
+        if let Spilling::Idle(spill) = std::mem::replace(&mut self.spilling, Spilling::No)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(spill));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

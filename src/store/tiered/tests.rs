@@ -1,0 +1,352 @@
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::shared::Entry;
+use crate::store::contract::{
+    self, Slots, World, body, find, object, octets, put, put_variant, run,
+};
+use crate::store::disk::place::{Found as Listed, Place};
+
+const KEY: &str = "http://a/";
+const LARGEST: u64 = 3 << 20;
+
+fn store(world: &World, worker: usize) -> Tiered<Rc<Slots>> {
+    tiers(world, worker, 1 << 20, 16)
+}
+
+fn tiers(world: &World, worker: usize, memory: u64, files: usize) -> Tiered<Rc<Slots>> {
+    let disk = Disk::new(&world.path(), world.region.clone(), worker, memory > 0);
+    Tiered::new(disk, memory, files, LARGEST, world.slots.clone())
+}
+
+fn body_of(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n % 251) as u8).collect()
+}
+
+#[test]
+fn the_contract_with_memory_over_it() {
+    contract::holds_for(store, LARGEST, true);
+}
+
+#[test]
+fn the_contract_with_files_kept_open() {
+    contract::holds_for(|world, worker| tiers(world, worker, 0, 16), LARGEST, true);
+}
+
+#[test]
+fn the_contract_with_nothing_in_memory() {
+    contract::holds_for(|world, worker| tiers(world, worker, 0, 0), LARGEST, true);
+}
+
+#[test]
+fn what_is_stored_outlives_its_process() {
+    let world = World::new();
+    run(async {
+        for length in [0, 1, INLINE, INLINE + 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7] {
+            let key = format!("http://a/{length}");
+            put(&store(&world, 0), &key, &body_of(length))
+                .await
+                .unwrap();
+            let found = body(&store(&world, 1), &key, &[]).await;
+            assert_eq!(found, Some(body_of(length)), "{length}");
+        }
+    });
+}
+
+#[test]
+fn accounts_are_right_whatever_becomes_of_a_response() {
+    let world = World::new();
+    let space = world.region.space();
+    run(async {
+        let store = store(&world, 0);
+        let abandoned = async |length: usize| {
+            let seen = store.version(KEY.as_bytes());
+            let stored = contract::stored(&[], &[]);
+            let begun = store.begin(Key::from(KEY.as_bytes()), stored, None, seen);
+            let mut writer = begun.unwrap_or_else(|reason| panic!("{reason:?}"));
+            assert!(writer.write(&body_of(length)) && writer.room().await);
+            assert!(space.used() >= length as u64);
+        };
+        abandoned(10).await;
+        abandoned(BLOCK + 1).await;
+        assert_eq!(space.used(), 0);
+        put(&store, KEY, &body_of(100_000)).await.unwrap();
+    });
+    let expected = cost(100_000) + cost(300);
+    assert_eq!(space.used(), expected);
+    assert_eq!(world.region.space_row(0).in_flight(), 0);
+    let mut told = 0;
+    let journal = world.region.journal(0);
+    journal.drain(&mut journal.begin(), 100, |entry| {
+        if let Entry::Stored(stored) = entry {
+            told += u64::from(stored.kib) * 1024;
+        }
+    });
+    assert_eq!(told, expected);
+    // Nothing is left of what was abandoned.
+    assert!(
+        Place::open(&world.path())
+            .unwrap()
+            .aside()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn no_more_than_the_limit_is_stored() {
+    let world = World::new();
+    world.region.space().set_limit(100_000, 100_000);
+    run(async {
+        let store = store(&world, 0);
+        let begun = |expected| {
+            let seen = store.version(KEY.as_bytes());
+            let stored = contract::stored(&[], &[]);
+            store.begin(Key::from(KEY.as_bytes()), stored, expected, seen)
+        };
+        assert_eq!(begun(Some(100_000)).err(), Some(NotKept::Full));
+        let mut writer = begun(None).unwrap_or_else(|reason| panic!("{reason:?}"));
+        assert!(
+            writer.write(&[0; 50_000]) == false,
+            "a step is more than there is"
+        );
+        drop(writer);
+        assert!(put(&store, KEY, &body_of(20_000)).await.is_some());
+        // While space is tight, what is asked for more often goes first.
+        world.region.space().set_limit(100_000, 10_000);
+        world.region.space().set_floor(1);
+        assert_eq!(begun(Some(1)).err(), Some(NotKept::Rare));
+        for _ in 0..2 {
+            find(&store, "http://b/", &[]).await;
+        }
+        assert!(put(&store, "http://b/", b"x").await.is_some());
+    });
+}
+
+/// The head file and the body file of what is stored.
+fn files(world: &World) -> Vec<PathBuf> {
+    let place = Place::open(&world.path()).unwrap();
+    let name = Name::of(KEY.as_bytes());
+    let mut found: Vec<PathBuf> = place
+        .list(name.directory())
+        .unwrap()
+        .into_iter()
+        .map(|file| match file {
+            Listed::Head(name) => name.to_string(),
+            Listed::Body(name, random) => format!("{name}.{random:016x}"),
+            Listed::Other(_) => panic!("something else"),
+        })
+        .map(|file| world.path().join("objects").join(&file[..3]).join(file))
+        .collect();
+    found.sort();
+    found
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut octet = [0];
+    file.read_exact_at(&mut octet, at).unwrap();
+    file.write_all_at(&[!octet[0]], at).unwrap();
+}
+
+#[test]
+fn damage_is_found_and_what_is_damaged_is_gone() {
+    type Damage = fn(&[PathBuf]);
+    let damages: &[(&str, Damage)] = &[
+        ("a flipped octet in the head", |files| flip(&files[0], 100)),
+        ("a head cut off", |files| truncate(&files[0], 50)),
+        ("a head and a half", |files| truncate(&files[0], 5_000)),
+        ("an empty head", |files| truncate(&files[0], 0)),
+        ("a flipped octet in the body", |files| {
+            flip(files.last().unwrap(), length(files.last().unwrap()) - 1)
+        }),
+        ("a body cut off", |files| {
+            let last = files.last().unwrap();
+            truncate(last, length(last) - 1);
+        }),
+        ("a body that is missing", |files| {
+            std::fs::remove_file(files.last().unwrap()).unwrap()
+        }),
+        ("a directory in its place", |files| {
+            std::fs::remove_file(&files[0]).unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", &files[0]).unwrap();
+        }),
+    ];
+    for (damage, harm) in damages {
+        for size in [1_000, 100_000] {
+            for (memory, open) in [(1 << 20, 16), (0, 0)] {
+                let world = World::new();
+                run(async {
+                    put(&tiers(&world, 0, 0, 0), KEY, &body_of(size))
+                        .await
+                        .unwrap();
+                    harm(&files(&world));
+                    let found = body(&tiers(&world, 1, memory, open), KEY, &[]).await;
+                    assert_eq!(found, None, "{damage}, {size} octets");
+                    let heads = || {
+                        files(&world)
+                            .iter()
+                            .filter(|path| path.extension().is_none())
+                            .count()
+                    };
+                    assert_eq!(heads(), 0, "{damage}, {size} octets");
+                    put(&tiers(&world, 0, 0, 0), KEY, b"again").await.unwrap();
+                    assert!(
+                        body(&store(&world, 1), KEY, &[]).await.is_some(),
+                        "{damage}"
+                    );
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_changed_body_is_noticed_in_an_open_file() {
+    let world = World::new();
+    run(async {
+        let store = store(&world, 0);
+        put(&store, KEY, &body_of(100_000)).await.unwrap();
+        assert_eq!(body(&store, KEY, &[]).await, Some(body_of(100_000)));
+        flip(files(&world).last().unwrap(), 99_999);
+        assert_eq!(body(&store, KEY, &[]).await, None);
+    });
+}
+
+#[test]
+fn another_object_in_its_place_is_not_taken_for_it() {
+    let world = World::new();
+    run(async {
+        let store = tiers(&world, 0, 0, 0);
+        put(&store, KEY, &body_of(100)).await.unwrap();
+        put(&store, "http://b/", &body_of(100)).await.unwrap();
+        let other = Name::of(b"http://b/").to_string();
+        let other = world.path().join("objects").join(&other[..3]).join(other);
+        std::fs::copy(other, &files(&world)[0]).unwrap();
+        assert_eq!(body(&store, KEY, &[]).await, None);
+        assert!(files(&world).is_empty());
+    });
+}
+
+#[test]
+fn a_body_that_is_only_touched_is_read_and_served() {
+    let world = World::new();
+    run(async {
+        put(&store(&world, 0), KEY, &body_of(100_000))
+            .await
+            .unwrap();
+        let path = files(&world).pop().unwrap();
+        let content = std::fs::read(&path).unwrap();
+        std::fs::write(&path, content).unwrap();
+        let found = object(&store(&world, 1), KEY, &[]).await.unwrap();
+        assert_eq!(octets(&found), body_of(100_000));
+    });
+}
+
+#[test]
+fn a_replaced_body_leaves_nothing_behind() {
+    let world = World::new();
+    run(async {
+        let store = store(&world, 0);
+        for length in [100_000, 200_000, 100, 300_000] {
+            put(&store, KEY, &body_of(length)).await.unwrap();
+            let expected = if length > INLINE { 2 } else { 1 };
+            assert_eq!(files(&world).len(), expected, "{length}");
+        }
+        put_variant(
+            &store,
+            KEY,
+            &[("X", "1")],
+            &[("Vary", "x")],
+            &body_of(100_000),
+        )
+        .await;
+        assert_eq!(files(&world).len(), 3, "a list, a variant and its body");
+        store.invalidate(KEY.as_bytes()).await;
+        assert_eq!(files(&world).len(), 0);
+    });
+}
+
+#[test]
+fn a_past_generation_is_not_found() {
+    let world = World::new();
+    run(async {
+        let (here, fresh) = (store(&world, 0), store(&world, 1));
+        put(&here, KEY, b"x").await.unwrap();
+        world.region.space().raise_generation(2);
+        assert!(body(&fresh, KEY, &[]).await.is_none());
+        put(&fresh, KEY, b"y").await.unwrap();
+        assert!(body(&tiers(&world, 0, 0, 0), KEY, &[]).await.is_some());
+    });
+}
+
+#[test]
+fn a_directory_that_goes_and_comes_back_is_used_again() {
+    let world = World::new();
+    run(async {
+        let store = store(&world, 0);
+        std::fs::remove_dir_all(world.path()).unwrap();
+        assert!(put(&store, KEY, b"x").await.is_none());
+        Place::prepare(&world.path()).unwrap();
+        store.disk().open_again().await;
+        let stored = async || put(&store, KEY, b"x").await.is_some();
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        while !stored().await {
+            assert!(std::time::Instant::now() < until);
+            tokio::task::yield_now().await;
+        }
+        assert!(body(&self::store(&world, 1), KEY, &[]).await.is_some());
+    });
+}
+
+/// A lease of another process is a disk that takes its time.
+#[test]
+fn a_slow_disk_keeps_only_those_waiting_who_ask_it() {
+    let world = World::new();
+    run(async {
+        put(&store(&world, 0), KEY, b"x").await.unwrap();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(&files(&world)[0])
+            .unwrap();
+        assert!(lease(&file), "{}", std::io::Error::last_os_error());
+        let slow = store(&world, 1);
+        assert!(matches!(
+            slow.find(KEY.as_bytes(), &Headers::new()),
+            Find::AskDisk
+        ));
+        let waiting = async { body(&slow, KEY, &[]).await };
+        let others = async {
+            put(&slow, "http://b/", b"y").await.unwrap();
+            drop(file);
+        };
+        let (found, ()) = tokio::join!(waiting, others);
+        assert_eq!(found.as_deref(), Some(&b"x"[..]));
+    });
+}
+
+/// Keeps everybody else waiting who opens the file, for as long as it is open. Some file systems have no leases.
+#[expect(unsafe_code, reason = "no crate wraps leases")]
+fn lease(file: &std::fs::File) -> bool {
+    use std::os::fd::AsRawFd;
+    // SAFETY: commands with a number each, on a descriptor that is open.
+    unsafe {
+        let taken = libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0;
+        // The signal that asks for it back would end this process.
+        taken && libc::fcntl(file.as_raw_fd(), libc::F_SETOWN, 0) == 0
+    }
+}
+
+fn truncate(path: &Path, length: u64) {
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(length).unwrap();
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().len()
+}

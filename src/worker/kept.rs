@@ -1,0 +1,167 @@
+//! What this worker keeps: one of the stores, behind the one contract.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::cache::{Key, Stored};
+use crate::config::{Cache, StoreKind};
+use crate::http::Headers;
+use crate::shared::{Region, Version};
+use crate::store::{
+    Coherence, Disk, Find, Hot, NotKept, Object, Store, Tiered, Writer, hot, tiered,
+};
+
+/// A store of the kind that the configuration names.
+pub enum Kept {
+    Disk(Tiered<InRegion>),
+    Memory(Hot<InRegion>),
+}
+
+/// The body of a response on its way into one.
+pub enum Filling {
+    Disk(Box<tiered::Filling<InRegion>>),
+    Memory(hot::Filling<InRegion>),
+}
+
+/// Coherence with the other workers through shared memory.
+pub struct InRegion(Region);
+
+impl Coherence for InRegion {
+    fn read(&self, hash: u64) -> Version {
+        self.0.versions().read(hash)
+    }
+
+    fn bump(&self, hash: u64) {
+        self.0.versions().bump(hash);
+    }
+}
+
+impl Kept {
+    /// None: nothing is kept.
+    pub fn new(config: &Cache, region: &Region, worker: usize) -> Option<Kept> {
+        let coherence = InRegion(region.clone());
+        let memory = config.memory / region.workers() as u64;
+        match (config.store, &config.directory) {
+            (StoreKind::Off, _) => None,
+            (StoreKind::Directory, Some(path)) => {
+                let disk = disk(path, region, worker, memory);
+                let (files, max) = (config.open_files, config.max_object);
+                Some(Kept::Disk(Tiered::new(disk, memory, files, max, coherence)))
+            }
+            (StoreKind::Directory | StoreKind::Memory, _) => {
+                Some(Kept::Memory(Hot::new(memory, config.max_object, coherence)))
+            }
+        }
+    }
+
+    /// From now on nothing is stored: another instance may have begun to.
+    pub fn close(&self) {
+        if let Kept::Disk(store) = self {
+            store.close();
+        }
+    }
+
+    /// Now and then: whether the directory is still where it was.
+    pub async fn look_after(&self) {
+        if let Kept::Disk(store) = self {
+            store.disk().open_again().await;
+        }
+    }
+
+    /// An object turned out to be damaged while it was served.
+    pub async fn discard(&self, object: &Object) {
+        if let (Kept::Disk(store), Some(at)) = (self, &object.on_disk) {
+            object.body.give_up();
+            store.disk().remove(at.name).await;
+        }
+    }
+}
+
+fn disk(path: &Path, region: &Region, worker: usize, memory: u64) -> Rc<Disk> {
+    if let Ok(place) = crate::store::disk::place::Place::prepare(path) {
+        region.space().set_limit(1 << 40, 1 << 40);
+        region
+            .space()
+            .raise_generation(place.generation().unwrap_or(1));
+    } // TEMP
+    Disk::new(path, region.clone(), worker, memory > 0)
+}
+
+impl Store for Kept {
+    type Writer = Filling;
+
+    fn find(&self, key: &[u8], request: &Headers) -> Find {
+        match self {
+            Kept::Disk(store) => store.find(key, request),
+            Kept::Memory(store) => store.find(key, request),
+        }
+    }
+
+    async fn look(&self, key: &[u8], request: &Headers) -> Find {
+        match self {
+            Kept::Disk(store) => store.look(key, request).await,
+            Kept::Memory(store) => store.look(key, request).await,
+        }
+    }
+
+    fn version(&self, key: &[u8]) -> Version {
+        match self {
+            Kept::Disk(store) => store.version(key),
+            Kept::Memory(store) => store.version(key),
+        }
+    }
+
+    fn begin(
+        &self,
+        key: Key,
+        stored: Stored,
+        expected: Option<u64>,
+        seen: Version,
+    ) -> Result<Filling, NotKept> {
+        match self {
+            Kept::Disk(store) => store
+                .begin(key, stored, expected, seen)
+                .map(|filling| Filling::Disk(Box::new(filling))),
+            Kept::Memory(store) => store
+                .begin(key, stored, expected, seen)
+                .map(Filling::Memory),
+        }
+    }
+
+    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
+        match self {
+            Kept::Disk(store) => store.refresh(key, old, new).await,
+            Kept::Memory(store) => store.refresh(key, old, new).await,
+        }
+    }
+
+    async fn invalidate(&self, key: &[u8]) -> bool {
+        match self {
+            Kept::Disk(store) => store.invalidate(key).await,
+            Kept::Memory(store) => store.invalidate(key).await,
+        }
+    }
+}
+
+impl Writer for Filling {
+    fn write(&mut self, data: &[u8]) -> bool {
+        match self {
+            Filling::Disk(filling) => filling.write(data),
+            Filling::Memory(filling) => filling.write(data),
+        }
+    }
+
+    async fn room(&mut self) -> bool {
+        match self {
+            Filling::Disk(filling) => filling.room().await,
+            Filling::Memory(filling) => filling.room().await,
+        }
+    }
+
+    async fn finish(self) -> Option<Rc<Object>> {
+        match self {
+            Filling::Disk(filling) => filling.finish().await,
+            Filling::Memory(filling) => filling.finish().await,
+        }
+    }
+}
