@@ -24,11 +24,11 @@ pub(super) fn stats(stats: &Stats) -> String {
     row("directory", stats.directory.clone());
     row(
         "used by",
-        match stats.running {
-            true => "a running instance",
-            false => "nobody: at rest",
-        }
-        .to_owned(),
+        match &stats.holder {
+            Some(holder) => holder.clone(),
+            None if stats.running => "a running instance".to_owned(),
+            None => "nobody: at rest".to_owned(),
+        },
     );
     row("responses", responses(stats));
     row("content", size(stats.content));
@@ -179,12 +179,12 @@ fn response_rows(response: &Response, row: &mut impl FnMut(&str, String)) {
 
 pub(super) fn verified(verified: &Verified) -> String {
     let mut text = format!(
-        "{} objects checked, {} read: {} damaged",
+        "{} objects checked, {} read: {}",
         number(verified.checked),
         size(verified.octets),
         match verified.damaged {
-            0 => "none".to_owned(),
-            damaged => format!("{} (removed)", number(damaged)),
+            0 => "none is damaged".to_owned(),
+            damaged => format!("{} damaged and removed", number(damaged)),
         }
     );
     if verified.dead > 0 {

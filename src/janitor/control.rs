@@ -18,9 +18,9 @@ use std::time::Duration;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::board::Board;
-use super::operations::{Ground, Instance, perform};
+use super::books::Books;
+use super::operations::{Ground, Instance, Note, perform};
 use super::protocol::{Done, Reply, Request};
-use crate::cache::Name;
 use crate::shared::Region;
 use crate::store::disk::place::{CONTROL, Place};
 use crate::sys::files;
@@ -37,7 +37,7 @@ const REPLY_TIME: Duration = Duration::from_secs(3600);
 /// The janitor's end.
 pub struct Control {
     board: Arc<Board>,
-    removed: Receiver<Vec<Name>>,
+    notes: Receiver<Note>,
 }
 
 /// What every connection needs.
@@ -45,7 +45,7 @@ struct Shared {
     place: Place,
     region: OwnedFd,
     board: Arc<Board>,
-    removed: Sender<Vec<Name>>,
+    tell: Sender<Note>,
     active: AtomicUsize,
 }
 
@@ -57,18 +57,18 @@ impl Control {
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         fchmodat(place.root(), CONTROL, mode, FchmodatFlags::FollowSymlink)?;
         let board = Arc::new(Board::default());
-        let (sender, removed) = channel();
+        let (tell, notes) = channel();
         let shared = Arc::new(Shared {
             place: Place::open(place.path())?,
             region,
             board: board.clone(),
-            removed: sender,
+            tell,
             active: AtomicUsize::new(0),
         });
         Builder::new()
             .name("control".to_owned())
             .spawn(move || accept(&listener, &shared))?;
-        Ok(Control { board, removed })
+        Ok(Control { board, notes })
     }
 
     /// Where the loop says how far it is.
@@ -77,9 +77,24 @@ impl Control {
         &self.board
     }
 
-    /// Head files that commands have removed since the last call.
-    pub fn removed(&self) -> impl Iterator<Item = Name> {
-        self.removed.try_iter().flatten()
+    /// Enters what commands have removed; those that wait for the catalogue.
+    pub(super) fn hear(&self, books: &mut Books) -> Vec<Sender<()>> {
+        let mut waiting = Vec::new();
+        for note in self.notes.try_iter() {
+            match note {
+                Note::Removed(names) => names.iter().for_each(|name| books.evicted(name)),
+                Note::BringUpToDate(command) => waiting.push(command),
+            }
+        }
+        waiting
+    }
+}
+
+/// The catalogue is up to date.
+pub(super) fn answer(waiting: Vec<Sender<()>>) {
+    for command in waiting {
+        // Who does not wait any more does not mind.
+        let _ = command.send(());
     }
 }
 
@@ -113,7 +128,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
 fn serve(stream: &UnixStream, shared: &Shared) {
     let before = shared.active.fetch_add(1, SeqCst);
     let served = match before < MOST {
-        true => answer(stream, shared),
+        true => serve_one(stream, shared),
         false => send(
             stream,
             &Reply::Error("too many commands at once".to_owned()),
@@ -125,7 +140,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     }
 }
 
-fn answer(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+fn serve_one(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(REQUEST_TIME))?;
     stream.set_write_timeout(Some(REPLY_TIME))?;
     let mut line = String::new();
@@ -138,7 +153,7 @@ fn answer(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let instance = Instance {
         region: Region::open(shared.region.try_clone()?)?,
         board: shared.board.clone(),
-        removed: shared.removed.clone(),
+        tell: shared.tell.clone(),
     };
     let ground = Ground {
         place: &shared.place,

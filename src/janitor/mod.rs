@@ -214,15 +214,17 @@ impl Janitor {
     fn pass(&mut self) -> bool {
         self.books.now = Now::read();
         let drained = self.books.drain();
-        for name in self.control.iter().flat_map(Control::removed) {
-            self.books.evicted(&name);
-        }
+        let waiting = match &self.control {
+            Some(control) => control.hear(&mut self.books),
+            None => Vec::new(),
+        };
         for name in self.books.take_unknown() {
             tour::look_for(&self.place, &name, &mut self.books, &self.region);
         }
         let removed = self.make_room();
         self.go_on_with_tour();
-        self.books.commit(false);
+        self.books.commit(!waiting.is_empty());
+        control::answer(waiting);
         drained > 0 || removed
     }
 

@@ -79,6 +79,8 @@ pub struct Stats {
     pub directory: String,
     /// Whether an instance uses it now.
     pub running: bool,
+    /// Which one, in its own words.
+    pub holder: Option<String>,
     pub objects: u64,
     pub variants: u64,
     pub lists: u64,

@@ -12,10 +12,12 @@ use crate::store::disk::place::CATALOGUE;
 const PAGE: usize = 1000;
 
 pub(super) fn stats(ground: &Ground<'_>) -> anyhow::Result<Stats> {
+    ground.bring_up_to_date();
     let place = ground.place;
     let mut stats = Stats {
         directory: place.path().display().to_string(),
         running: ground.instance.is_some(),
+        holder: ground.instance.and_then(|_| place.holder_name()),
         generation: ground.generation()?,
         free: place.free_space().context("the free space")?.0,
         catalogue: Catalogue::Unusable,
@@ -69,6 +71,7 @@ fn counters(region: &Region) -> Counters {
 }
 
 pub(super) fn ls(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Listed> {
+    ground.bring_up_to_date();
     let path = ground.place.path().join(CATALOGUE);
     let refused = || format!("the catalogue {} cannot be read", path.display());
     let reader = Reader::open(&path).with_context(refused)?;

@@ -12,7 +12,8 @@ mod verify;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use super::board::Board;
 use super::catalogue::{Catalogue, CatalogueError, Change, Reader};
@@ -32,9 +33,20 @@ pub struct Ground<'a> {
 pub struct Instance {
     pub region: Region,
     pub board: Arc<Board>,
-    /// Names of head files that are gone, for the janitor's loop.
-    pub removed: Sender<Vec<Name>>,
+    pub tell: Sender<Note>,
 }
+
+/// What an operation tells the janitor's loop.
+#[derive(Debug)]
+pub enum Note {
+    /// Head files are gone.
+    Removed(Vec<Name>),
+    /// Says when the catalogue has everything that has happened until now.
+    BringUpToDate(Sender<()>),
+}
+
+/// How long a loop that is busy is waited for; then the catalogue is read as it is.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether that is a URL which the proxy could keep something of; the error says why not.
 pub fn check_url(url: &str) -> anyhow::Result<()> {
@@ -83,6 +95,17 @@ impl Ground<'_> {
         }
     }
 
+    /// The catalogue is about to be read.
+    fn bring_up_to_date(&self) {
+        if let Some(instance) = self.instance {
+            let (sender, done) = channel();
+            if instance.tell.send(Note::BringUpToDate(sender)).is_ok() {
+                // Late is as good as never.
+                let _ = done.recv_timeout(PATIENCE);
+            }
+        }
+    }
+
     /// Head files are gone: whoever keeps accounts is told.
     fn removed(&self, names: Vec<Name>) {
         if names.is_empty() {
@@ -90,7 +113,7 @@ impl Ground<'_> {
         }
         match self.instance {
             // A janitor that ends meanwhile leaves it to the next one, which looks at the directory.
-            Some(instance) => drop(instance.removed.send(names)),
+            Some(instance) => drop(instance.tell.send(Note::Removed(names))),
             None => {
                 // What stays in it is found to be missing at the next start.
                 if let Err(error) = self.strike_out(&names.into_iter().collect()) {

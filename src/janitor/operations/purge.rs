@@ -150,7 +150,11 @@ fn wait_until_swept(instance: &Instance, generation: u64, say: Say<'_>) -> anyho
     let (total, mut has_begun) = (u64::from(DIRECTORIES), false);
     while instance.board.swept() < generation {
         has_begun |= instance.board.percent().is_some();
-        let done = if has_begun { instance.board.visited() } else { 0 };
+        let done = if has_begun {
+            instance.board.visited()
+        } else {
+            0
+        };
         say(&Reply::Progress { done, total })?;
         sleep(LOOK);
     }

@@ -194,6 +194,12 @@ impl Place {
         }
     }
 
+    /// What whoever holds the lock, or held it last, has said of itself.
+    pub fn holder_name(&self) -> Option<String> {
+        let file = files::open(self.root.as_fd(), LOCK, Access::Blocking).ok()?;
+        Some(self.holder(file.as_fd()))
+    }
+
     fn holder(&self, file: BorrowedFd<'_>) -> String {
         let mut text = Vec::new();
         let _ = files::read(file, &mut text, 1024, 0, Access::Blocking);
