@@ -6,6 +6,7 @@
 //! version that is no longer current.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::disk::{Disk, OnDisk, Reservation};
 use super::{Body, BodyFile, Coherence, Find, Hot, NotKept, Object, Store, Version, Writer};
 use crate::cache::{Key, Name, Stored, key};
 use crate::http::Headers;
+use crate::shared::Region;
 
 /// How long a response is held back for a disk; what takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -31,6 +33,9 @@ const INVALIDATION_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ARRIVING: u64 = 128 << 20;
 /// A body of unknown length reserves space in steps of this.
 const STEP: u64 = 1 << 20;
+
+/// Bodies up to this size are kept in memory; larger ones leave from their files as fast.
+const IN_MEMORY: u64 = 32 << 10;
 
 pub struct Tiered<C: Coherence + 'static> {
     inner: Rc<Inner<C>>,
@@ -52,9 +57,18 @@ struct Inner<C: Coherence> {
 
 impl<C: Coherence + 'static> Tiered<C> {
     /// `memory`: octets for small bodies; `files`: how many are kept open. 0: none.
-    pub fn new(disk: Rc<Disk>, memory: u64, files: usize, max_object: u64, coherence: C) -> Self {
+    pub fn new(
+        path: &Path,
+        region: Region,
+        worker: usize,
+        (memory, files): (u64, usize),
+        max_object: u64,
+        coherence: C,
+    ) -> Self {
         let coherence = Rc::new(coherence);
-        let memory = (memory > 0).then(|| Hot::new(memory, INLINE as u64, coherence.clone()));
+        let in_memory = if memory > 0 { IN_MEMORY } else { 0 };
+        let disk = Disk::new(path, region, worker, in_memory);
+        let memory = (memory > 0).then(|| Hot::new(memory, IN_MEMORY, coherence.clone()));
         let files = (files > 0).then(|| Hot::of_files(files, coherence.clone()));
         Tiered {
             inner: Rc::new(Inner {
@@ -255,7 +269,9 @@ impl<C: Coherence> Inner<C> {
         let hash = key::hash(key.as_bytes());
         let generation = new.generation;
         let inline = match &new.body {
-            NewBody::Inline(body) if self.memory.is_some() => Some(body.clone()),
+            NewBody::Inline(body) if body.len() as u64 <= self.disk.in_memory() => {
+                Some(body.clone())
+            }
             _ => None,
         };
         let done = self.disk.put(new, reserved).await?;

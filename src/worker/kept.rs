@@ -1,15 +1,12 @@
 //! What this worker keeps: one of the stores, behind the one contract.
 
-use std::path::Path;
 use std::rc::Rc;
 
 use crate::cache::{Key, Stored};
 use crate::config::{Cache, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
-use crate::store::{
-    Coherence, Disk, Find, Hot, NotKept, Object, Store, Tiered, Writer, hot, tiered,
-};
+use crate::store::{Coherence, Find, Hot, NotKept, Object, Store, Tiered, Writer, hot, tiered};
 
 /// A store of the kind that the configuration names.
 pub enum Kept {
@@ -44,9 +41,10 @@ impl Kept {
         match (config.store, &config.directory) {
             (StoreKind::Off, _) => None,
             (StoreKind::Directory, Some(path)) => {
-                let disk = disk(path, region, worker, memory);
-                let (files, max) = (config.open_files, config.max_object);
-                Some(Kept::Disk(Tiered::new(disk, memory, files, max, coherence)))
+                let (tiers, max) = ((memory, config.open_files), config.max_object);
+                let region = region.clone();
+                let store = Tiered::new(path, region, worker, tiers, max, coherence);
+                Some(Kept::Disk(store))
             }
             (StoreKind::Directory | StoreKind::Memory, _) => {
                 Some(Kept::Memory(Hot::new(memory, config.max_object, coherence)))
@@ -75,16 +73,6 @@ impl Kept {
             store.disk().remove(at.name).await;
         }
     }
-}
-
-fn disk(path: &Path, region: &Region, worker: usize, memory: u64) -> Rc<Disk> {
-    if let Ok(place) = crate::store::disk::place::Place::prepare(path) {
-        region.space().set_limit(1 << 40, 1 << 40);
-        region
-            .space()
-            .raise_generation(place.generation().unwrap_or(1));
-    } // TEMP
-    Disk::new(path, region.clone(), worker, memory > 0)
 }
 
 impl Store for Kept {

@@ -22,10 +22,10 @@ const MAGIC: &[u8; 6] = b"baton\0";
 const PREFIX: usize = 14;
 const START: usize = PREFIX + 4;
 
-/// Largest body that is kept in the head's own file.
-pub const INLINE: usize = 32 << 10;
 /// Octets of a body that have a checksum of their own.
 pub const BLOCK: usize = 256 << 10;
+/// Largest body that is kept in the head's own file: making a second one costs more than anything else.
+pub const INLINE: usize = BLOCK;
 /// Longest head that is read at all.
 pub const MAX_HEAD: usize = 24 << 20;
 /// Lists of field names that are remembered of a key; the oldest goes.

@@ -27,8 +27,8 @@ pub struct Question<'a> {
     pub name: Name,
     pub generation: u64,
     pub request: &'a Headers,
-    /// Whether small bodies are to be held in memory.
-    pub in_memory: bool,
+    /// Bodies up to so many octets are to be held in memory.
+    pub in_memory: u64,
 }
 
 pub enum Looked {
@@ -185,7 +185,9 @@ fn open(
         return Ok(Looked::Absent);
     };
     let content = match &kept.body {
-        Body::Inline if question.in_memory => FoundBody::Memory(read.inline.to_vec()),
+        Body::Inline if kept.stored.body_len <= question.in_memory => {
+            FoundBody::Memory(read.inline.to_vec())
+        }
         Body::Inline => FoundBody::File {
             file: read.file,
             from: read.length as u64,

@@ -5,6 +5,7 @@
 //! disk holds up nobody but those who wait for it. Space is reserved before it is written; what has been done is
 //! told to the janitor through the worker's journal. It keeps nothing in memory: `tiered` does.
 
+mod elsewhere;
 pub mod format;
 pub mod lookup;
 pub mod place;
@@ -24,6 +25,7 @@ use crate::http::Headers;
 use crate::shared::{Counter, Entry, Region, Stored as StoredEntry};
 use crate::sys::clock;
 use crate::sys::files::Access;
+use elsewhere::Elsewhere;
 use lookup::{Looked, Question, Report};
 use place::Place;
 use trouble::Trouble;
@@ -58,8 +60,9 @@ pub struct Disk {
     place: RefCell<Option<Arc<Place>>>,
     region: Region,
     worker: usize,
-    /// Whether small bodies are read into memory.
-    in_memory: bool,
+    /// Bodies up to so many octets are read into memory.
+    in_memory: u64,
+    elsewhere: Elsewhere,
     trouble: Trouble,
     buffer: Cell<Vec<u8>>,
 }
@@ -73,7 +76,7 @@ pub struct Reservation {
 
 impl Disk {
     /// For the worker of that number. A directory that cannot be opened now is tried again later.
-    pub fn new(path: &Path, region: Region, worker: usize, in_memory: bool) -> Rc<Disk> {
+    pub fn new(path: &Path, region: Region, worker: usize, in_memory: u64) -> Rc<Disk> {
         region.space_row(worker).inherit(region.space());
         let disk = Disk {
             path: path.to_owned(),
@@ -81,6 +84,7 @@ impl Disk {
             region,
             worker,
             in_memory,
+            elsewhere: Elsewhere::default(),
             trouble: Trouble::default(),
             buffer: Cell::default(),
         };
@@ -93,6 +97,11 @@ impl Disk {
 
     pub fn generation(&self) -> u64 {
         self.region.space().generation()
+    }
+
+    /// Bodies up to so many octets are read into memory.
+    pub fn in_memory(&self) -> u64 {
+        self.in_memory
     }
 
     /// Whether there may be something under that name.
@@ -128,7 +137,7 @@ impl Disk {
         };
         let (key, request) = (key.to_vec(), request.clone());
         let (generation, in_memory) = (self.generation(), self.in_memory);
-        let asked = tokio::task::spawn_blocking(move || {
+        let asked = self.elsewhere.run(move || {
             let question = Question {
                 place: &place,
                 key: &key,
@@ -142,11 +151,11 @@ impl Disk {
             (looked, report)
         });
         match asked.await {
-            Ok((looked, report)) => {
+            Some((looked, report)) => {
                 self.heed(report);
                 looked
             }
-            Err(_) => Looked::Absent,
+            None => Looked::Absent,
         }
     }
 
@@ -260,8 +269,8 @@ impl Disk {
         job: impl FnOnce(&Arc<Place>) -> io::Result<T> + Send + 'static,
     ) -> Option<T> {
         let place = self.place()?;
-        let done = tokio::task::spawn_blocking(move || job(&place)).await;
-        match done.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+        let done = self.elsewhere.run(move || job(&place)).await;
+        match done.unwrap_or_else(|| Err(io::Error::other("a bug in the store"))) {
             Ok(value) => {
                 self.trouble.is_over(&self.path);
                 Some(value)
@@ -317,13 +326,13 @@ impl Disk {
     /// Looks whether the directory is still the one that is open: it may have been deleted and made anew.
     pub async fn open_again(&self) {
         let (path, old) = (self.path.clone(), self.place());
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = self.elsewhere.run(move || {
             if old.is_some_and(|old| old.is_there()) {
                 return None;
             }
             Place::open(&path).ok()
         });
-        if let Ok(Some(place)) = opened.await {
+        if let Some(Some(place)) = opened.await {
             *self.place.borrow_mut() = Some(Arc::new(place));
         }
     }

@@ -18,6 +18,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::Flock;
 
@@ -50,6 +51,8 @@ pub fn cost(length: u64) -> u64 {
 pub struct Place {
     path: PathBuf,
     root: OwnedFd,
+    /// `aside`, opened when it is first used.
+    aside: OnceLock<OwnedFd>,
     inode: u64,
 }
 
@@ -107,6 +110,7 @@ impl Place {
         Ok(Place {
             path: path.to_owned(),
             root,
+            aside: OnceLock::new(),
             inode,
         })
     }
@@ -257,12 +261,11 @@ impl Place {
 
     /// A new file under that name in `aside`.
     pub fn create_aside(&self, name: &str) -> io::Result<OwnedFd> {
-        files::create(self.root.as_fd(), &[ASIDE, b"/", name.as_bytes()].concat())
+        files::create(self.open_aside()?, name.as_bytes())
     }
 
     pub fn remove_aside(&self, name: &[u8]) -> io::Result<bool> {
-        let aside = files::open_directory(self.root.as_fd(), ASIDE)?;
-        files::remove(aside.as_fd(), name)
+        files::remove(self.open_aside()?, name)
     }
 
     /// What is being written, or was when somebody died.
@@ -270,10 +273,18 @@ impl Place {
         files::names(files::open_directory(self.root.as_fd(), ASIDE)?.as_fd())
     }
 
+    fn open_aside(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(aside) = self.aside.get() {
+            return Ok(aside.as_fd());
+        }
+        let aside = files::open_directory(self.root.as_fd(), ASIDE)?;
+        Ok(self.aside.get_or_init(|| aside).as_fd())
+    }
+
     /// Moves a file from `aside` to where it is found: a head, or (`random`) the body of one. Whether a directory had
     /// to be made for it.
     pub fn publish(&self, aside: &str, name: &Name, random: Option<u64>) -> io::Result<bool> {
-        let from = files::open_directory(self.root.as_fd(), ASIDE)?;
+        let from = self.open_aside()?;
         let (directory, made) = match self.directory(name.directory()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_directory(name.directory())?
@@ -281,7 +292,7 @@ impl Place {
             opened => (opened?, false),
         };
         let new = file_name(name, random);
-        files::rename(from.as_fd(), aside.as_bytes(), directory.as_fd(), &new)?;
+        files::rename(from, aside.as_bytes(), directory.as_fd(), &new)?;
         Ok(made)
     }
 

@@ -8,13 +8,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::format::{self, BLOCK, Body, Content, File, FormatError, Head, INLINE, Kept};
+use super::format::{self, BLOCK, Body, Content, File, FormatError, Head, Kept};
 use super::place::Place;
 use crate::cache::Name;
 use crate::sys::files::{self, Access};
 
-/// Octets read at first: nearly every head, with an inline body behind it.
-const FIRST: usize = INLINE + (8 << 10);
+/// Octets read at first: nearly every head, with a small body behind it.
+const FIRST: usize = 24 << 10;
 
 /// A head file, read.
 pub struct Read<'a> {
@@ -78,7 +78,7 @@ pub fn head<'a>(
         let ended = fill(file.as_fd(), buffer, wanted, access)?;
         match Head::decode(buffer) {
             Ok(read) => break read,
-            Err(FormatError::Short(length)) if !ended => wanted = length + INLINE,
+            Err(FormatError::Short(length)) if !ended => wanted = length + FIRST,
             Err(FormatError::Short(_)) => return Err(ReadError::Damaged("its head is cut off")),
             Err(FormatError::Version) => return Err(ReadError::Version),
             Err(FormatError::Damaged) => return Err(ReadError::Damaged("its head is not whole")),

@@ -16,8 +16,8 @@ fn store(world: &World, worker: usize) -> Tiered<Rc<Slots>> {
 }
 
 fn tiers(world: &World, worker: usize, memory: u64, files: usize) -> Tiered<Rc<Slots>> {
-    let disk = Disk::new(&world.path(), world.region.clone(), worker, memory > 0);
-    Tiered::new(disk, memory, files, LARGEST, world.slots.clone())
+    let (path, region, slots) = (world.path(), world.region.clone(), world.slots.clone());
+    Tiered::new(&path, region, worker, (memory, files), LARGEST, slots)
 }
 
 fn body_of(length: usize) -> Vec<u8> {
@@ -71,9 +71,9 @@ fn accounts_are_right_whatever_becomes_of_a_response() {
         abandoned(10).await;
         abandoned(BLOCK + 1).await;
         assert_eq!(space.used(), 0);
-        put(&store, KEY, &body_of(100_000)).await.unwrap();
+        put(&store, KEY, &body_of(400_000)).await.unwrap();
     });
-    let expected = cost(100_000) + cost(300);
+    let expected = cost(400_000) + cost(300);
     assert_eq!(space.used(), expected);
     assert_eq!(world.region.space_row(0).in_flight(), 0);
     let mut told = 0;
@@ -178,7 +178,7 @@ fn damage_is_found_and_what_is_damaged_is_gone() {
         }),
     ];
     for (damage, harm) in damages {
-        for size in [1_000, 100_000] {
+        for size in [1_000, 100_000, 400_000] {
             for (memory, open) in [(1 << 20, 16), (0, 0)] {
                 let world = World::new();
                 run(async {
@@ -211,9 +211,9 @@ fn a_changed_body_is_noticed_in_an_open_file() {
     let world = World::new();
     run(async {
         let store = store(&world, 0);
-        put(&store, KEY, &body_of(100_000)).await.unwrap();
-        assert_eq!(body(&store, KEY, &[]).await, Some(body_of(100_000)));
-        flip(files(&world).last().unwrap(), 99_999);
+        put(&store, KEY, &body_of(400_000)).await.unwrap();
+        assert_eq!(body(&store, KEY, &[]).await, Some(body_of(400_000)));
+        flip(files(&world).last().unwrap(), 399_999);
         assert_eq!(body(&store, KEY, &[]).await, None);
     });
 }
@@ -237,14 +237,14 @@ fn another_object_in_its_place_is_not_taken_for_it() {
 fn a_body_that_is_only_touched_is_read_and_served() {
     let world = World::new();
     run(async {
-        put(&store(&world, 0), KEY, &body_of(100_000))
+        put(&store(&world, 0), KEY, &body_of(400_000))
             .await
             .unwrap();
         let path = files(&world).pop().unwrap();
         let content = std::fs::read(&path).unwrap();
         std::fs::write(&path, content).unwrap();
         let found = object(&store(&world, 1), KEY, &[]).await.unwrap();
-        assert_eq!(octets(&found), body_of(100_000));
+        assert_eq!(octets(&found), body_of(400_000));
     });
 }
 
@@ -253,7 +253,7 @@ fn a_replaced_body_leaves_nothing_behind() {
     let world = World::new();
     run(async {
         let store = store(&world, 0);
-        for length in [100_000, 200_000, 100, 300_000] {
+        for length in [400_000, 500_000, 100, 100_000, 300_000] {
             put(&store, KEY, &body_of(length)).await.unwrap();
             let expected = if length > INLINE { 2 } else { 1 };
             assert_eq!(files(&world).len(), expected, "{length}");
@@ -263,7 +263,7 @@ fn a_replaced_body_leaves_nothing_behind() {
             KEY,
             &[("X", "1")],
             &[("Vary", "x")],
-            &body_of(100_000),
+            &body_of(400_000),
         )
         .await;
         assert_eq!(files(&world).len(), 3, "a list, a variant and its body");

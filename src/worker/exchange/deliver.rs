@@ -2,7 +2,7 @@
 //!
 //! Messages are always serialised anew. A body that ends early is never completed: it is cut, visibly.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -94,7 +94,10 @@ pub fn hit_now(
     let head = session.head();
     let (status, sends_body) = write_hit_head(session, head, hit, persists, &mut out);
     let octets = if sends_body { body.len() } else { 0 };
-    if sends_body && body.read(&mut out, Access::Cached).is_err() {
+    if sends_body && let Err(error) = body.read(&mut out, Access::Cached) {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            body.give_up();
+        }
         out.truncate(before);
         session.outbox = out;
         return None;
@@ -124,6 +127,10 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
             let written = write_large(session, &out, body).await;
             out.clear();
             written
+        }
+        body if !body.is_intact() => {
+            out.clear();
+            (0, End::Store)
         }
         Body::File(body) => {
             let sent = send_file(session, &out, body).await;
@@ -158,7 +165,7 @@ async fn send_file(session: &Session, head: &[u8], body: &Arc<BodyFile>) -> (u64
     let client = &session.context.config.client;
     let mut pace = Pace::new(client.write_timeout, client.min_rate);
     let mut sent = 0;
-    let whole = match body.trusted && body.from == 0 {
+    let whole = match body.trusted {
         true => send_unseen(session, head, body, &mut pace, &mut sent).await,
         false => send_checked(session, head, body, &mut pace, &mut sent).await,
     };
