@@ -161,13 +161,21 @@ impl Books {
                 known.name, known.kind, known.kib, used, known.id,
             ));
         })?;
-        catalogue.write_through(&[(Fact::Clean, 0), (Fact::Boot, boot_id())])?;
         self.catalogue = Some(catalogue);
         Ok(match (written, clean) {
             (Some(written), true) if is_current => Opened::Complete { written },
             _ if self.ledger.is_empty() => Opened::Empty,
             _ => Opened::Doubtful,
         })
+    }
+
+    /// From now on the catalogue is not complete, and the disk knows. To be called before it is written.
+    pub(super) fn begin(&mut self) {
+        let facts = [(Fact::Clean, 0), (Fact::Boot, boot_id())];
+        let begun = self.catalogue.as_mut().map(|it| it.write_through(&facts));
+        if let Some(Err(error)) = begun {
+            self.has_failed(error);
+        }
     }
 
     /// The files are to be read again, and the catalogue filled from them.

@@ -123,8 +123,8 @@ impl Catalogue {
         // Before anything that may have to wait.
         connection.busy_timeout(BUSY).map_err(of_sqlite)?;
         for (name, value) in [
-            ("journal_mode", "wal"),
             ("synchronous", "off"),
+            ("journal_mode", "wal"),
             ("wal_autocheckpoint", "256"),
             ("cache_size", "-4096"),
         ] {

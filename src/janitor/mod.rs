@@ -183,6 +183,9 @@ impl Janitor {
             janitor.limits.settle();
             janitor.region.filter().set_ready();
         }
+        // Nothing is stored before there is a limit: that comes first.
+        janitor.look_at_disk();
+        janitor.books.begin();
         janitor
     }
 

@@ -238,8 +238,8 @@ impl Tour {
             "catalogue: {found} objects found, {gone} missing, {removed} files removed, in {took} s"
         );
         match self.scope {
-            Scope::All => log::info!("{said}"),
-            Scope::Since(_) => log::debug!("{said}"),
+            Scope::All if found + removed > 0 || gone > 0 => log::info!("{said}"),
+            Scope::All | Scope::Since(_) => log::debug!("{said}"),
         }
     }
 }

@@ -30,6 +30,8 @@ pub fn init(name: &str, config: &config::Log) -> anyhow::Result<()> {
     let sink = Arc::new(Sink::open(name, config.directory.as_deref())?);
     let mut builder = env_logger::Builder::new();
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
+    // It tells of each step of what is a matter of course.
+    builder.filter_module("refinery_core", log::LevelFilter::Warn);
     builder.parse_filters(&filter);
     builder.target(env_logger::Target::Pipe(Box::new(Shared(sink.clone()))));
     builder.write_style(env_logger::WriteStyle::Never);
