@@ -115,32 +115,28 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
                 continue;
             }
         };
-        let shared = shared.clone();
-        let serving = Builder::new()
-            .name("command".to_owned())
-            .spawn(move || serve(&stream, &shared));
+        if shared.active.load(SeqCst) == MOST {
+            let refusal = Reply::Error("too many commands at once".to_owned());
+            // Shorter than what a socket takes without being read.
+            let _ = send(&stream, &refusal);
+            continue;
+        }
+        shared.active.fetch_add(1, SeqCst);
+        let own = shared.clone();
+        let serving = Builder::new().name("command".to_owned()).spawn(move || {
+            if let Err(error) = serve(&stream, &own) {
+                log::debug!("a command has not been answered to its end: {error}");
+            }
+            own.active.fetch_sub(1, SeqCst);
+        });
         if let Err(error) = serving {
+            shared.active.fetch_sub(1, SeqCst);
             log::warn!("a command cannot be answered: {error}");
         }
     }
 }
 
-fn serve(stream: &UnixStream, shared: &Shared) {
-    let before = shared.active.fetch_add(1, SeqCst);
-    let served = match before < MOST {
-        true => serve_one(stream, shared),
-        false => send(
-            stream,
-            &Reply::Error("too many commands at once".to_owned()),
-        ),
-    };
-    shared.active.fetch_sub(1, SeqCst);
-    if let Err(error) = served {
-        log::debug!("a command has not been answered to its end: {error}");
-    }
-}
-
-fn serve_one(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(REQUEST_TIME))?;
     stream.set_write_timeout(Some(REPLY_TIME))?;
     let mut line = String::new();

@@ -11,8 +11,11 @@ mod aside;
 mod board;
 mod books;
 pub mod catalogue;
+<<<<<<< HEAD
 pub mod control;
 mod discard;
+=======
+>>>>>>> janitor
 mod evict;
 mod ledger;
 mod limits;
@@ -31,6 +34,7 @@ use crate::config::{Cache, Launch};
 use crate::ipc::{Channel, Received, ToWorker};
 use crate::shared::{Counter, Region};
 use crate::store::disk::place::{CATALOGUE, Place};
+use crate::store::disk::write;
 use crate::sys::clock::monotonic_ms;
 use books::{Books, Now, Opened};
 use control::Control;
@@ -264,16 +268,14 @@ impl Janitor {
         let Some(entry) = self.books.ledger.get(name) else {
             return Ok(());
         };
-        let gone = if entry.kib < SINGLE_KIB && !entry.is_list() {
-            discard::single(&self.place, name)?;
-            vec![*name]
+        if entry.kib < SINGLE_KIB && !entry.is_list() {
+            self.place.remove(name, None)?;
         } else {
-            discard::object(&self.place, name)?
-        };
-        self.count(Counter::CacheEvicted, gone.len());
-        for name in gone {
-            self.books.evicted(&name);
+            let gone = write::remove(&self.place, name)?;
+            gone.iter().for_each(|name| self.books.evicted(name));
         }
+        self.books.evicted(name);
+        self.count(Counter::CacheEvicted, 1);
         Ok(())
     }
 

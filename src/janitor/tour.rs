@@ -16,6 +16,7 @@ use crate::shared::{Kind, Region, Stored};
 use crate::store::disk::format::{Body, Content, Head};
 use crate::store::disk::place::{DIRECTORIES, Found, Place, cost};
 use crate::store::disk::read::{self, ReadError};
+use crate::store::disk::write;
 use crate::sys::clock::monotonic_ms;
 use crate::sys::files::{self, Access};
 
@@ -389,7 +390,7 @@ fn match_up(
     // Read after the head, so that it is not behind it.
     if head.generation != region.space().generation() {
         let body = match &head.content {
-            Content::Object(kept) => random_of(&kept.body),
+            Content::Object(kept) => kept.body.random(),
             Content::List(_) => None,
         };
         return Ok(Looked::Dead(body));
@@ -435,13 +436,6 @@ fn match_up(
     Ok(Looked::Alive { body, list, new })
 }
 
-fn random_of(body: &Body) -> Option<u64> {
-    match body {
-        Body::File(file) => Some(file.random),
-        Body::Inline => None,
-    }
-}
-
 fn remove_head(place: &Place, name: &Name, books: &mut Books) {
     if remove(place, name, None) {
         books.forget(name);
@@ -461,7 +455,7 @@ fn remove(place: &Place, name: &Name, random: Option<u64>) -> bool {
 
 /// Removes a head with its body; how many files.
 fn discard(place: &Place, name: &Name, books: &mut Books) -> u64 {
-    match super::discard::object(place, name) {
+    match write::remove(place, name) {
         Ok(removed) => {
             removed.iter().for_each(|name| {
                 books.forget(name);
@@ -471,3 +465,6 @@ fn discard(place: &Place, name: &Name, books: &mut Books) -> u64 {
         Err(_) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

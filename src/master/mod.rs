@@ -35,8 +35,9 @@ use listeners::Listeners;
 /// Events taken from the kernel at once.
 const BATCH: usize = 256;
 
-/// Descriptors that are open now and then: for starting a child, for a log being opened again, for `/dev/null`.
-const SPARE_DESCRIPTORS: usize = 16;
+/// Descriptors that are open now and then: for starting a child, for a log being opened again, for `/dev/null`;
+/// and the channel of the janitor.
+const SPARE_DESCRIPTORS: usize = 20;
 
 /// Descriptors a worker costs for good or while it is started.
 const DESCRIPTORS_A_WORKER: usize = 4;

@@ -19,6 +19,7 @@ mod corpora;
 mod descriptors;
 mod fields;
 mod framing;
+mod janitor;
 mod limits;
 mod logs;
 mod origins;

@@ -107,8 +107,8 @@ fn size(opened: std::io::Result<std::os::fd::OwnedFd>) -> u64 {
 }
 
 pub(super) fn purge_all(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Purged> {
-    // The figures as they are now, from the catalogue: nothing is read for them.
-    let before = super::list::stats(ground)?;
+    // The figures as they are now, from the catalogue: no file is read for them, and it does not depend on them.
+    let before = super::list::stats(ground).unwrap_or_default();
     let generation = match ground.instance {
         Some(instance) => {
             let _alone = instance.board.purge_alone();

@@ -385,7 +385,8 @@ impl Done {
 }
 
 impl Body {
-    fn random(&self) -> Option<u64> {
+    /// What its file's name has behind the head's, if it has a file.
+    pub fn random(&self) -> Option<u64> {
         match self {
             Body::Inline => None,
             Body::File(file) => Some(file.random),
