@@ -11,11 +11,7 @@ mod aside;
 mod board;
 mod books;
 pub mod catalogue;
-<<<<<<< HEAD
 pub mod control;
-mod discard;
-=======
->>>>>>> janitor
 mod evict;
 mod ledger;
 mod limits;
