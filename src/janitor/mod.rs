@@ -8,10 +8,14 @@
 //! one that it knows: then the master makes everything ready anew.
 
 mod aside;
+mod board;
 mod books;
 pub mod catalogue;
+pub mod control;
 mod evict;
 mod ledger;
+pub mod operations;
+pub mod protocol;
 mod tour;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +34,7 @@ use crate::store::disk::place::{CATALOGUE, Place};
 use crate::store::disk::write;
 use crate::sys::clock::monotonic_ms;
 use books::{Books, Now, Opened};
+use control::Control;
 use evict::Bounds;
 use tour::{Scope, Tour};
 
@@ -58,6 +63,8 @@ const YOUNG_MS: u64 = 7_000;
 struct Janitor {
     place: Place,
     region: Region,
+    /// None: commands find nobody to ask.
+    control: Option<Control>,
     books: Books,
     limits: Limits,
     bounds: Bounds,
@@ -112,9 +119,13 @@ pub fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow::Resul
     let path = config.directory.as_deref();
     let path = path.context("there is no cache directory to look after")?;
     let place = Place::open(path).context("the cache directory cannot be opened")?;
+    let control = region
+        .try_clone()
+        .and_then(|region| Control::start(&place, region))
+        .inspect_err(|error| log::warn!("there is no control socket for commands: {error}"));
     let region = Region::open(region).context("the shared memory")?;
     let mut janitor = Janitor::new(place, region, config);
-    // The control socket's thread is started here.
+    janitor.control = control.ok();
     let end = janitor.work(channel);
     match end {
         End::Told => janitor.close(true),
@@ -166,6 +177,7 @@ impl Janitor {
             clock: now.unix - seconds(now.ms),
             refused: Trouble::default(),
             rests_until: 0,
+            control: None,
             place,
             region,
             books,
@@ -211,12 +223,17 @@ impl Janitor {
     /// Everything that may be due, each for a moment. Whether there will soon be more.
     fn pass(&mut self) -> bool {
         let drained = self.books.drain();
+        let waiting = match &self.control {
+            Some(control) => control.hear(&mut self.books),
+            None => Vec::new(),
+        };
         for name in self.books.take_unknown() {
             tour::look_for(&self.place, &name, &mut self.books, &self.region);
         }
         let removed = self.make_room();
         self.go_on_with_tour();
-        self.books.commit(false);
+        self.books.commit(!waiting.is_empty());
+        control::answer(waiting);
         if self.books.take_wants_tour() {
             self.want(Scope::All);
         }
@@ -280,7 +297,14 @@ impl Janitor {
             return;
         };
         let deadline = monotonic_ms() + TOUR_MS;
-        if !tour.go_on(&self.place, &mut self.books, &self.region, deadline) {
+        let has_ended = tour.go_on(&self.place, &mut self.books, &self.region, deadline);
+        let board = self.control.as_ref().map(Control::board);
+        if let Some(board) = board
+            && tour.is_of_all()
+        {
+            board.set_remaining(tour.remaining());
+        }
+        if !has_ended {
             return;
         }
         if tour.has_left_young() {
@@ -292,6 +316,10 @@ impl Janitor {
         self.count(Counter::CacheSwept, removed);
         self.books.commit(true);
         if was_of_all {
+            if let Some(board) = board {
+                board.set_remaining(0);
+                board.set_swept(self.generation);
+            }
             self.limits.settle();
             if !self.region.filter().is_ready() {
                 self.fill_filter();

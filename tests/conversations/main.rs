@@ -13,6 +13,7 @@ mod access;
 mod basics;
 mod bodies;
 mod caching;
+mod commands;
 mod connect;
 mod corpora;
 mod descriptors;

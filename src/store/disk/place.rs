@@ -166,6 +166,11 @@ impl Place {
         Ok(files::names(objects.as_fd())?.is_empty())
     }
 
+    /// Whether it was made to be a cache.
+    pub fn is_cache(&self) -> io::Result<bool> {
+        files::exists(self.root.as_fd(), TAG_NAME)
+    }
+
     /// Whether its path still names it.
     pub fn is_there(&self) -> bool {
         Place::open(&self.path).is_ok_and(|now| now.inode == self.inode)
@@ -202,6 +207,12 @@ impl Place {
                 who: self.holder(file.as_fd()),
             }),
         }
+    }
+
+    /// What whoever holds the lock, or held it last, has said of itself.
+    pub fn holder_name(&self) -> Option<String> {
+        let file = files::open(self.root.as_fd(), LOCK, Access::Blocking).ok()?;
+        Some(self.holder(file.as_fd()))
     }
 
     fn holder(&self, file: BorrowedFd<'_>) -> String {
@@ -407,6 +418,11 @@ fn file_name(name: &Name, random: Option<u64>) -> Vec<u8> {
         hexadecimal(&random.to_be_bytes(), &mut text);
     }
     text
+}
+
+/// Where a head or (`random`) the body of one is, below the directory.
+pub fn path(name: &Name, random: Option<u64>) -> String {
+    String::from_utf8_lossy(&path_of(name, random)).into_owned()
 }
 
 fn path_of(name: &Name, random: Option<u64>) -> Vec<u8> {

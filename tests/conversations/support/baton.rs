@@ -156,6 +156,15 @@ impl Baton {
         found.into_iter().map(|(_, pid)| pid).collect()
     }
 
+    /// Process id of the janitor.
+    pub fn janitor(&self) -> i32 {
+        eventually("there is a janitor", || {
+            children(self.master())
+                .into_iter()
+                .find(|pid| title(*pid) == "baton: janitor")
+        })
+    }
+
     pub fn signal(&self, pid: i32, name: &str) {
         let status = Command::new("kill")
             .args([&format!("-{name}"), &pid.to_string()])
