@@ -325,7 +325,7 @@ impl Disk {
             }));
         }
         let total = done.written.iter().map(|written| written.octets).sum();
-        reserved.is_written(total);
+        reserved.settle(total);
         self.gone(&done.removed);
     }
 
@@ -384,7 +384,7 @@ impl Reservation {
     }
 
     /// The journal tells of so many octets now.
-    fn is_written(mut self, octets: u64) {
+    fn settle(mut self, octets: u64) {
         let space = self.region.space();
         let row = self.region.space_row(self.worker);
         space.count(octets.saturating_sub(self.octets));
