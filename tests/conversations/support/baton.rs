@@ -258,6 +258,7 @@ impl Drop for Baton {
                 "master.log",
                 "worker-0.log",
                 "worker-1.log",
+                "janitor.log",
                 "access-0.log",
                 "access-1.log",
             ] {
