@@ -54,6 +54,13 @@ impl Selection {
         self.fields.iter().map(|field| &*field.name)
     }
 
+    /// The names with what the request had under them; none: it had no such field.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.fields
+            .iter()
+            .map(|field| (&*field.name, field.value.as_deref()))
+    }
+
     /// Whether every request selects it.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()

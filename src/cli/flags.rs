@@ -20,9 +20,10 @@ Examples:
   baton reverse --to http://127.0.0.1:8000       a cache in front of a web server, on 127.0.0.1:8080
   baton serve -c proxy.conf                      the service, everything from the file
   baton check -c proxy.conf                      validate a file and print the settings in effect
+  baton cache stats                              look into the cache directory
   curl -x http://127.0.0.1:3128 http://example.org/
 
-Exit codes: 0 stopped as asked, 1 configuration or start failed, 2 wrong usage.";
+Exit codes: 0 stopped as asked, 1 configuration or start failed, 2 wrong usage; those of `cache` are in its help.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -55,6 +56,9 @@ pub(super) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Looks into a cache directory, checks it, and removes from it: one in use, or one at rest.
+    #[command(after_help = CACHE_HELP)]
+    Cache(CacheCommand),
     /// Prints a completion script for a shell.
     Completions { shell: clap_complete::Shell },
     /// Prints the man page, or writes the pages of all commands into a directory.
@@ -63,6 +67,62 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR")]
         directory: Option<PathBuf>,
     },
+}
+
+const CACHE_HELP: &str = "\
+Examples:
+  baton cache stats                              how full it is, and how often it answers
+  baton cache ls --json | jq .url                every URL of which something is kept
+  baton cache purge http://example.org/logo.png  removes one response, with all its variants
+  baton cache verify -c /etc/baton/proxy.conf    checks all that the service keeps
+
+Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 3 nothing is kept of that URL,
+4 verify has found damaged files (and removed them).";
+
+/// `baton cache`
+#[derive(Debug, Args)]
+pub(super) struct CacheCommand {
+    #[command(subcommand)]
+    pub action: CacheAction,
+    /// The directory, as dir:PATH [default: that of `baton forward`].
+    #[arg(long, value_name = "STORE", global = true)]
+    pub cache: Option<String>,
+    /// Configuration file that names the directory.
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
+    pub file: Option<PathBuf>,
+    /// Prints JSON: one document, or with `ls` one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheAction {
+    /// Prints how much is kept, how much may be, and how often it was of use.
+    Stats,
+    /// Lists what is kept.
+    Ls,
+    /// Prints what is kept of a URL: fields, age, files.
+    Show {
+        #[arg(value_parser = url)]
+        url: String,
+    },
+    /// Reads everything, compares every checksum, and removes what is damaged.
+    Verify,
+    /// Removes what is kept of a URL, or everything.
+    Purge {
+        #[arg(value_parser = url, required_unless_present = "all", conflicts_with = "all")]
+        url: Option<String>,
+        /// Everything: at once for all requests from now on; the files go in the background.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+fn url(text: &str) -> Result<String, String> {
+    match crate::janitor::operations::check_url(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    }
 }
 
 /// Flags that every command with a configuration takes.

@@ -2,7 +2,9 @@
 //!
 //! It starts nothing itself but the master; it reads no setting and knows no default (`config` does).
 
+mod cache;
 mod flags;
+mod tables;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,7 +19,8 @@ use flags::{Cli, Command};
 
 /// Runs the command that the process's arguments name.
 ///
-/// Returns the exit code: 0 done, 1 the configuration or the start failed (the error says why), 2 wrong usage.
+/// Returns the exit code: 0 done, 1 the configuration or the start failed (the error says why), 2 wrong usage; `cache`
+/// has others as well.
 pub fn run() -> anyhow::Result<ExitCode> {
     // A hidden role (master, worker) is no command: it is this binary executing itself again.
     if let Some(role) = roles::named_by_title() {
@@ -42,6 +45,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             sources.file = Some(file_or_standard(file)?);
             print(config::effective(&sources.load()?).as_bytes())
         }
+        Command::Cache(command) => cache::run(command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);

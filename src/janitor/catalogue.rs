@@ -313,12 +313,18 @@ impl Reader {
         Ok(Reader { connection })
     }
 
-    /// Hands out rows in the order they were stored first, until `each` returns `false`.
-    pub fn rows(&self, mut each: impl FnMut(Row) -> bool) -> Result<(), CatalogueError> {
+    /// Hands out the rows behind that id, in the order they were stored first, until `each` returns `false`.
+    pub fn rows(
+        &self,
+        behind: u64,
+        mut each: impl FnMut(Row) -> bool,
+    ) -> Result<(), CatalogueError> {
         let select = "SELECT id, kind, kib, used, name, status, length, stored, expires, key \
-            FROM objects ORDER BY id";
+            FROM objects WHERE id > ?1 ORDER BY id";
         let mut statement = self.connection.prepare(select).map_err(of_reading)?;
-        let mut rows = statement.query([]).map_err(of_reading)?;
+        let mut rows = statement
+            .query([behind.cast_signed()])
+            .map_err(of_reading)?;
         while let Some(row) = rows.next().map_err(of_reading)? {
             if !each(whole(row).map_err(of_reading)?) {
                 break;

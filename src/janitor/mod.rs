@@ -8,11 +8,14 @@
 //! one that it knows: then the master makes everything ready anew.
 
 mod aside;
+mod board;
 mod books;
 pub mod catalogue;
+pub mod control;
 mod evict;
 mod ledger;
-mod limits;
+pub mod operations;
+pub mod protocol;
 mod tour;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,12 +28,14 @@ use crate::cache::Name;
 use crate::config::{Cache, Launch};
 use crate::ipc::{Channel, Received, ToWorker};
 use crate::shared::{Counter, Region};
+use crate::store::disk::format::INLINE;
+use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{CATALOGUE, Place};
 use crate::store::disk::write;
 use crate::sys::clock::monotonic_ms;
 use books::{Books, Now, Opened};
+use control::Control;
 use evict::Bounds;
-use limits::Limits;
 use tour::{Scope, Tour};
 
 /// Between two looks, when there is something to do and when there is not.
@@ -45,7 +50,7 @@ const VICTIMS_AT_ONCE: usize = 2_000;
 /// How long evicting rests after the disk refused.
 const REFUSED_MS: u64 = 1_000;
 /// An object that takes less has no body in a file of its own.
-const SINGLE_KIB: u32 = 40;
+const SINGLE_KIB: u32 = (INLINE / 1024) as u32;
 /// Changes that are this much older than a death have been told of.
 const BEFORE_DEATH: i64 = 10;
 /// By so much the clocks may part before times on the disk are believed no more, in seconds.
@@ -58,6 +63,8 @@ const YOUNG_MS: u64 = 7_000;
 struct Janitor {
     place: Place,
     region: Region,
+    /// None: commands find nobody to ask.
+    control: Option<Control>,
     books: Books,
     limits: Limits,
     bounds: Bounds,
@@ -112,9 +119,13 @@ pub fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow::Resul
     let path = config.directory.as_deref();
     let path = path.context("there is no cache directory to look after")?;
     let place = Place::open(path).context("the cache directory cannot be opened")?;
+    let control = region
+        .try_clone()
+        .and_then(|region| Control::start(&place, region))
+        .inspect_err(|error| log::warn!("there is no control socket for commands: {error}"));
     let region = Region::open(region).context("the shared memory")?;
     let mut janitor = Janitor::new(place, region, config);
-    // The control socket's thread is started here.
+    janitor.control = control.ok();
     let end = janitor.work(channel);
     match end {
         End::Told => janitor.close(true),
@@ -166,6 +177,7 @@ impl Janitor {
             clock: now.unix - seconds(now.ms),
             refused: Trouble::default(),
             rests_until: 0,
+            control: None,
             place,
             region,
             books,
@@ -184,13 +196,15 @@ impl Janitor {
 
     fn work(&mut self, channel: &Channel) -> End {
         loop {
-            let is_busy = self.pass();
+            self.books.now = Now::read();
+            // First of all: what the limit is must be known before anything is removed for it.
             if self.now().ms >= self.surveyed + SURVEY_MS {
                 if !self.place.is_there() {
                     return End::Moved;
                 }
                 self.survey();
             }
+            let is_busy = self.pass();
             let pause = match (&self.tour, is_busy) {
                 (Some(_), _) => 0,
                 (None, true) => BUSY_MS,
@@ -208,14 +222,18 @@ impl Janitor {
 
     /// Everything that may be due, each for a moment. Whether there will soon be more.
     fn pass(&mut self) -> bool {
-        self.books.now = Now::read();
         let drained = self.books.drain();
+        let waiting = match &self.control {
+            Some(control) => control.hear(&mut self.books),
+            None => Vec::new(),
+        };
         for name in self.books.take_unknown() {
             tour::look_for(&self.place, &name, &mut self.books, &self.region);
         }
         let removed = self.make_room();
         self.go_on_with_tour();
-        self.books.commit(false);
+        self.books.commit(!waiting.is_empty());
+        control::answer(waiting);
         if self.books.take_wants_tour() {
             self.want(Scope::All);
         }
@@ -279,7 +297,14 @@ impl Janitor {
             return;
         };
         let deadline = monotonic_ms() + TOUR_MS;
-        if !tour.go_on(&self.place, &mut self.books, &self.region, deadline) {
+        let has_ended = tour.go_on(&self.place, &mut self.books, &self.region, deadline);
+        let board = self.control.as_ref().map(Control::board);
+        if let Some(board) = board
+            && tour.is_of_all()
+        {
+            board.set_remaining(tour.remaining());
+        }
+        if !has_ended {
             return;
         }
         if tour.has_left_young() {
@@ -291,6 +316,10 @@ impl Janitor {
         self.count(Counter::CacheSwept, removed);
         self.books.commit(true);
         if was_of_all {
+            if let Some(board) = board {
+                board.set_remaining(0);
+                board.set_swept(self.generation);
+            }
             self.limits.settle();
             if !self.region.filter().is_ready() {
                 self.fill_filter();
@@ -373,6 +402,15 @@ impl Janitor {
     /// Everything has been purged: the files go in the background.
     fn look_at_generation(&mut self) {
         let generation = self.region.space().generation();
+        // A worker may have raised it because the disk refused to remove something.
+        if self
+            .place
+            .generation()
+            .is_ok_and(|known| known < generation)
+            && let Err(error) = self.place.set_generation(generation)
+        {
+            log::debug!("the generation cannot be written down: {error}");
+        }
         if generation != self.generation {
             self.generation = generation;
             self.books.drain();

@@ -116,6 +116,11 @@ impl Tour {
         self.scope == Scope::All
     }
 
+    /// Directories that it has not entered yet.
+    pub(super) fn remaining(&self) -> u16 {
+        DIRECTORIES - self.next
+    }
+
     /// When it began, less what lies before what it may have seen, seconds since 1970.
     pub(super) fn began_at(&self) -> i64 {
         self.began_at - 2 * YOUNG

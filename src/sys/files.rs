@@ -14,7 +14,9 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, openat2, renameat};
+use nix::fcntl::{
+    AtFlags, Flock, FlockArg, OFlag, OpenHow, PosixFadviseAdvice, ResolveFlag, openat2, renameat,
+};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -274,6 +276,12 @@ pub fn is_resident(file: BorrowedFd<'_>, offset: u64, length: u64) -> bool {
             octet.clear();
             read(file, &mut octet, 1, at, Access::Cached).is_ok()
         })
+}
+
+/// Lets go of what is in memory of a file, for one that was read and will not be read again soon.
+pub fn drop_pages(file: BorrowedFd<'_>) {
+    // Advice: a kernel that does not take it does as before.
+    let _ = nix::fcntl::posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
 /// Which start of the machine this is: what was written before another one may not have reached the disk.

@@ -13,5 +13,6 @@ pub mod memory;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod thread;
 pub mod title;
 pub mod watched;

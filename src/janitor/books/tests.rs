@@ -56,7 +56,7 @@ impl World {
         let mut rows = Vec::new();
         let reader = Reader::open(&self.path()).unwrap();
         reader
-            .rows(|row| {
+            .rows(0, |row| {
                 rows.push((String::from_utf8(row.key).unwrap(), row.kib));
                 true
             })

@@ -67,7 +67,7 @@ fn rows_and_facts_come_back_as_they_were_written() {
     let reader = Reader::open(&path).unwrap();
     let mut rows = Vec::new();
     reader
-        .rows(|row| {
+        .rows(0, |row| {
             rows.push(row);
             true
         })

@@ -151,6 +151,11 @@ impl Place {
         Ok(())
     }
 
+    /// Whether nobody has kept anything in it yet.
+    pub fn is_new(&self) -> bool {
+        !files::exists(self.root.as_fd(), CATALOGUE.as_bytes()).unwrap_or(true)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -159,6 +164,11 @@ impl Place {
     pub fn is_empty(&self) -> io::Result<bool> {
         let objects = files::open_directory(self.root.as_fd(), OBJECTS)?;
         Ok(files::names(objects.as_fd())?.is_empty())
+    }
+
+    /// Whether it was made to be a cache.
+    pub fn is_cache(&self) -> io::Result<bool> {
+        files::exists(self.root.as_fd(), TAG_NAME)
     }
 
     /// Whether its path still names it.
@@ -197,6 +207,12 @@ impl Place {
                 who: self.holder(file.as_fd()),
             }),
         }
+    }
+
+    /// What whoever holds the lock, or held it last, has said of itself.
+    pub fn holder_name(&self) -> Option<String> {
+        let file = files::open(self.root.as_fd(), LOCK, Access::Blocking).ok()?;
+        Some(self.holder(file.as_fd()))
     }
 
     fn holder(&self, file: BorrowedFd<'_>) -> String {
@@ -343,6 +359,27 @@ fn write_over(file: BorrowedFd<'_>, content: &[u8]) -> io::Result<()> {
     write_at(file, content, 0)
 }
 
+/// Writes both into a new file, the one behind the other.
+pub fn write_both(file: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let parts = [first, second].map(io::IoSlice::new);
+    let written = nix::sys::uio::pwritev(file, &parts, 0)?;
+    match written.checked_sub(first.len()) {
+        Some(of_second) => write_at(
+            file,
+            second.get(of_second..).unwrap_or_default(),
+            written as u64,
+        ),
+        None => {
+            write_at(
+                file,
+                first.get(written..).unwrap_or_default(),
+                written as u64,
+            )?;
+            write_at(file, second, first.len() as u64)
+        }
+    }
+}
+
 /// Writes all of `content` at that offset.
 pub fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut offset: u64) -> io::Result<()> {
     while !content.is_empty() {
@@ -381,6 +418,11 @@ fn file_name(name: &Name, random: Option<u64>) -> Vec<u8> {
         hexadecimal(&random.to_be_bytes(), &mut text);
     }
     text
+}
+
+/// Where a head or (`random`) the body of one is, below the directory.
+pub fn path(name: &Name, random: Option<u64>) -> String {
+    String::from_utf8_lossy(&path_of(name, random)).into_owned()
 }
 
 fn path_of(name: &Name, random: Option<u64>) -> Vec<u8> {

@@ -65,6 +65,9 @@ impl Baton {
 
     fn spawn(command: &mut Command, arguments: &[&str]) -> Result<Baton, String> {
         let directory = tempfile::tempdir().unwrap();
+        // Some tests start it as another user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(directory.path(), open).unwrap();
         if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
             command.env_remove("RUST_LOG");
         }
@@ -151,6 +154,15 @@ impl Baton {
             .collect();
         found.sort();
         found.into_iter().map(|(_, pid)| pid).collect()
+    }
+
+    /// Process id of the janitor.
+    pub fn janitor(&self) -> i32 {
+        eventually("there is a janitor", || {
+            children(self.master())
+                .into_iter()
+                .find(|pid| title(*pid) == "baton: janitor")
+        })
     }
 
     pub fn signal(&self, pid: i32, name: &str) {

@@ -1,0 +1,197 @@
+//! `baton cache`: asks the instance that uses the directory, or does it itself where none does, and shows the answer.
+//!
+//! What can be asked is `janitor::operations`; how it looks is `tables`. While it changes files of a directory at
+//! rest it holds the lock, so that no instance starts on it meanwhile.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::flags::{CacheAction, CacheCommand};
+use super::tables;
+use crate::config::{Mode, Sources, StoreKind};
+use crate::janitor::control;
+use crate::janitor::operations::{Ground, perform};
+use crate::janitor::protocol::{Done, Item, Reply, Request};
+use crate::store::disk::place::{Place, PlaceError};
+
+/// How long an instance without a janitor is given to start another one.
+const PATIENCE: Duration = Duration::from_secs(6);
+const RETRY: Duration = Duration::from_millis(50);
+
+const NOTHING_FOUND: u8 = 3;
+const DAMAGE_FOUND: u8 = 4;
+
+pub(super) fn run(command: CacheCommand) -> anyhow::Result<ExitCode> {
+    let request = request(&command.action);
+    let place = open(&command)?;
+    let mut output = Output::new(command.json);
+    let done = answer(&place, &request, &mut |reply| output.take(reply));
+    output.progress.finish_and_clear();
+    match done {
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        done => output.end(done?),
+    }
+}
+
+fn request(action: &CacheAction) -> Request {
+    match action {
+        CacheAction::Stats => Request::Stats,
+        CacheAction::Ls => Request::Ls,
+        CacheAction::Show { url } => Request::Show { url: url.clone() },
+        CacheAction::Verify => Request::Verify,
+        CacheAction::Purge { url: Some(url), .. } => Request::Purge { url: url.clone() },
+        CacheAction::Purge { url: None, .. } => Request::PurgeAll,
+    }
+}
+
+/// The directory that an instance with this configuration would use; it must be there.
+fn open(command: &CacheCommand) -> anyhow::Result<Place> {
+    let flag = command.cache.clone().into_iter();
+    let sources = Sources {
+        file: command.file.clone(),
+        listen: Vec::new(),
+        mode: Some(Mode::Forward),
+        set: flag
+            .map(|value| ("--cache".to_owned(), "cache.store".to_owned(), value))
+            .collect(),
+    };
+    let config = sources.load()?.cache;
+    let directory = config
+        .directory
+        .filter(|_| config.store == StoreKind::Directory);
+    let Some(path) = directory else {
+        bail!("the cache has no directory; --cache dir:PATH names one");
+    };
+    let place =
+        Place::open(&path).with_context(|| format!("there is no cache in {}", path.display()))?;
+    if !place.is_cache()? {
+        bail!("{} is no cache of baton's", path.display());
+    }
+    Ok(place)
+}
+
+/// From the instance, or on the spot.
+fn answer(
+    place: &Place,
+    request: &Request,
+    say: &mut dyn FnMut(&Reply) -> io::Result<()>,
+) -> anyhow::Result<Done> {
+    let path = place.path().display();
+    let at_rest = Ground {
+        place,
+        instance: None,
+    };
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let instance = control::connect(place)
+            .with_context(|| format!("the instance that uses {path} cannot be asked"))?;
+        if let Some(stream) = instance {
+            return control::ask(&stream, request, say);
+        }
+        if !request.changes_files() {
+            return perform(request, &at_rest, say);
+        }
+        match place.lock(&format!("a command, pid {}", std::process::id())) {
+            Ok(_lock) => return perform(request, &at_rest, say),
+            // It has just started, or its janitor is about to be.
+            Err(PlaceError::Held { .. }) if Instant::now() < until => sleep(RETRY),
+            Err(PlaceError::Held { who, .. }) => {
+                bail!("{path} is in use by {who}, which does not answer")
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether the reader has had enough, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+struct Output {
+    json: bool,
+    out: io::BufWriter<io::Stdout>,
+    /// Hidden where standard error is no terminal.
+    progress: ProgressBar,
+    /// For a table, whose columns are as wide as the widest.
+    items: Vec<Item>,
+}
+
+impl Output {
+    fn new(json: bool) -> Output {
+        let progress = match io::stderr().is_terminal() {
+            true => ProgressBar::no_length(),
+            false => ProgressBar::hidden(),
+        };
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent:>3} %  {eta} left") {
+            progress.set_style(style.progress_chars("█▌ "));
+        }
+        Output {
+            json,
+            out: io::BufWriter::new(io::stdout()),
+            progress,
+            items: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, reply: &Reply) -> io::Result<()> {
+        match reply {
+            Reply::Progress { done, total } => {
+                self.progress.set_length(*total);
+                self.progress.set_position(*done);
+            }
+            Reply::Item(item) if self.json => {
+                serde_json::to_writer(&mut self.out, item)?;
+                self.out.write_all(b"\n")?;
+            }
+            Reply::Item(item) => self.items.push(item.clone()),
+            Reply::Done(_) | Reply::Error(_) => {}
+        }
+        Ok(())
+    }
+
+    fn end(mut self, done: Done) -> anyhow::Result<ExitCode> {
+        let text = match (self.json, &done) {
+            (true, Done::Stats(it)) => serde_json::to_string(it)?,
+            (true, Done::Listed(_)) => String::new(),
+            (true, Done::Shown(it)) => serde_json::to_string(it)?,
+            (true, Done::Verified(it)) => serde_json::to_string(it)?,
+            (true, Done::Purged(it)) => serde_json::to_string(it)?,
+            (false, Done::Stats(it)) => tables::stats(it),
+            (false, Done::Listed(_)) => tables::list(&mut self.items),
+            (false, Done::Shown(it)) => tables::shown(it),
+            (false, Done::Verified(it)) => tables::verified(it),
+            (false, Done::Purged(it)) => tables::purged(it),
+        };
+        let line = if text.is_empty() { "" } else { "\n" };
+        let written = write!(self.out, "{text}{line}").and_then(|()| self.out.flush());
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(error).context("cannot write to standard output");
+            }
+            _ => {}
+        }
+        if let Done::Listed(listed) = &done
+            && listed.incomplete
+        {
+            eprintln!("baton: the catalogue is being made: there may be more");
+        }
+        Ok(code(&done))
+    }
+}
+
+fn code(done: &Done) -> ExitCode {
+    match done {
+        Done::Shown(shown) if shown.found.is_empty() => NOTHING_FOUND.into(),
+        Done::Purged(purged) if purged.url.is_some() && purged.objects == 0 => NOTHING_FOUND.into(),
+        Done::Verified(verified) if verified.damaged > 0 => DAMAGE_FOUND.into(),
+        Done::Verified(verified) if verified.unreadable > 0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,342 @@
+//! The answers of `baton cache` for people.
+//!
+//! Values in, text out, without a line end. Sizes are in binary units, times relative to now.
+
+use bytesize::ByteSize;
+use comfy_table::presets::{NOTHING, UTF8_BORDERS_ONLY};
+use comfy_table::{CellAlignment, Table, TableStyle};
+
+use crate::janitor::protocol::{
+    Catalogue, Counters, Entry, Item, Kind, Purged, Response, Shown, Stats, Verified,
+};
+use crate::sys::clock::unix_seconds;
+
+/// Damaged objects that are shown; `--json` has more.
+const MOST_DAMAGE: usize = 20;
+
+// === stats
+
+pub(super) fn stats(stats: &Stats) -> String {
+    let mut table = table(UTF8_BORDERS_ONLY.with_rounded_corners());
+    let mut row = |name: &str, value: String| {
+        table.add_row([name, &value]);
+    };
+    row("directory", stats.directory.clone());
+    row(
+        "used by",
+        match &stats.holder {
+            Some(holder) => holder.clone(),
+            None if stats.running => "a running instance".to_owned(),
+            None => "nobody: at rest".to_owned(),
+        },
+    );
+    row("responses", responses(stats));
+    row("content", size(stats.content));
+    row("on the disk", on_disk(stats));
+    row("free there", size(stats.free));
+    row("catalogue", catalogue(stats.catalogue));
+    if let Some(counters) = &stats.counters {
+        row("requests", number(counters.requests));
+        row("from the cache", hits(counters));
+        row("stored, evicted", stored(counters));
+        row("sent to clients", size(counters.sent));
+    }
+    table.to_string()
+}
+
+fn responses(stats: &Stats) -> String {
+    let all = number(stats.objects + stats.variants);
+    match stats.variants {
+        0 => all,
+        variants => format!(
+            "{all}, of which {} are variants of {} URLs",
+            number(variants),
+            number(stats.lists)
+        ),
+    }
+}
+
+fn on_disk(stats: &Stats) -> String {
+    let used = size(stats.size);
+    match stats.limit {
+        None => used,
+        Some(0) => format!("{used}; the limit is being worked out"),
+        Some(limit) => format!(
+            "{used} of {} ({})",
+            size(limit),
+            percentage(stats.size, limit)
+        ),
+    }
+}
+
+fn catalogue(catalogue: Catalogue) -> String {
+    match catalogue {
+        Catalogue::Complete => "complete".to_owned(),
+        Catalogue::Reading(percent) => format!("being made from the files: {percent} %"),
+        Catalogue::Unfinished => {
+            "not closed in order; the next start looks at the files".to_owned()
+        }
+        Catalogue::Unusable => "none; the next start makes one from the files".to_owned(),
+    }
+}
+
+fn hits(counters: &Counters) -> String {
+    let hits = counters.hits + counters.revalidated;
+    format!(
+        "{} ({}), of which {} after asking the origin",
+        number(hits),
+        percentage(hits, hits + counters.misses + counters.passes),
+        number(counters.revalidated)
+    )
+}
+
+fn stored(counters: &Counters) -> String {
+    format!("{}, {}", number(counters.stored), number(counters.evicted))
+}
+
+// === ls
+
+/// Without the lists that lead to variants: they are no responses.
+pub(super) fn list(items: &mut Vec<Item>) -> String {
+    items.retain(|item| item.kind != Kind::List);
+    items.sort_by(|one, other| {
+        (&one.url, one.side, &one.name).cmp(&(&other.url, other.side, &other.name))
+    });
+    if items.is_empty() {
+        return String::new();
+    }
+    let now = unix_seconds();
+    let mut table = table(NOTHING);
+    table.set_header(["STATUS", "LENGTH", "FRESH", "USED", "SIDE", "URL"]);
+    for item in items.iter() {
+        table.add_row([
+            item.status.to_string(),
+            size(item.length),
+            freshness(item.expires - now),
+            ago(now - item.used),
+            item.side.name().to_owned(),
+            match item.kind {
+                Kind::Variant => format!("{} (a variant)", item.url),
+                _ => item.url.clone(),
+            },
+        ]);
+    }
+    for column in 0..2 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    trimmed(&table)
+}
+
+// === show
+
+pub(super) fn shown(shown: &Shown) -> String {
+    if shown.found.is_empty() {
+        return format!("nothing is kept of {}", shown.url);
+    }
+    let entries = shown.found.iter().map(|entry| one(&shown.url, entry));
+    entries.collect::<Vec<_>>().join("\n\n")
+}
+
+fn one(url: &str, entry: &Entry) -> String {
+    let mut table = table(UTF8_BORDERS_ONLY.with_rounded_corners());
+    let mut row = |name: &str, value: String| {
+        table.add_row([name, &value]);
+    };
+    row("URL", url.to_owned());
+    row("asked for by", format!("{} clients", entry.side.name()));
+    if let Some(trouble) = &entry.trouble {
+        row("not usable", trouble.clone());
+    }
+    if entry.kind == Kind::List {
+        let names = entry.selects_by.iter().map(|names| names.join(", "));
+        row("leads to variants by", names.collect::<Vec<_>>().join("\n"));
+    }
+    if let Some(response) = &entry.response {
+        response_rows(response, &mut row);
+    }
+    row("on the disk", size(entry.size));
+    row("files", entry.files.join("\n"));
+    table.to_string()
+}
+
+fn response_rows(response: &Response, row: &mut impl FnMut(&str, String)) {
+    for (name, value) in &response.selected_by {
+        let value = value.as_deref().unwrap_or("(none)");
+        row("selected by", format!("{name}: {value}"));
+    }
+    row("age", duration(i64::from(response.age)));
+    row("fresh", freshness(response.fresh));
+    row("length", size(response.length));
+    row("status", format!("{} {}", response.status, response.reason));
+    let fields = response.fields.iter();
+    let fields = fields.map(|(name, value)| format!("{name}: {value}"));
+    row("fields", fields.collect::<Vec<_>>().join("\n"));
+}
+
+// === verify, purge
+
+pub(super) fn verified(verified: &Verified) -> String {
+    let mut text = format!(
+        "{} objects checked, {} read: {}",
+        number(verified.checked),
+        size(verified.octets),
+        match verified.damaged {
+            0 => "none is damaged".to_owned(),
+            damaged => format!("{} damaged and removed", number(damaged)),
+        }
+    );
+    if verified.dead > 0 {
+        text += &format!("; {} that counted no more removed", number(verified.dead));
+    }
+    if verified.unreadable > 0 {
+        text += &format!("; {} could not be read", number(verified.unreadable));
+    }
+    for damage in verified.damage.iter().take(MOST_DAMAGE) {
+        let url = damage
+            .url
+            .as_deref()
+            .unwrap_or("(what it was cannot be told)");
+        text += &format!("\n  {}  {url}: {}", damage.name, damage.why);
+    }
+    let more = verified.damaged.saturating_sub(MOST_DAMAGE as u64);
+    if more > 0 {
+        text += &format!("\n  and {} more", number(more));
+    }
+    text
+}
+
+pub(super) fn purged(purged: &Purged) -> String {
+    let objects = match purged.objects {
+        1 => "1 response".to_owned(),
+        objects => format!("{} responses", number(objects)),
+    };
+    match &purged.url {
+        Some(url) if purged.objects == 0 => format!("nothing is kept of {url}"),
+        Some(url) => format!("{objects} of {url} removed, {}", size(purged.octets)),
+        None => format!("everything removed: {objects}, {}", size(purged.octets)),
+    }
+}
+
+// === pieces
+
+fn table(style: TableStyle) -> Table {
+    let mut table = Table::new();
+    table.load_style(style);
+    table
+}
+
+/// Without the blanks that a table without borders ends its lines with, nor those it begins them with.
+fn trimmed(table: &Table) -> String {
+    let text = table.to_string();
+    let lines = text
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn size(octets: u64) -> String {
+    match octets {
+        0..1024 => format!("{octets} B"),
+        _ => ByteSize::b(octets).display().iec().to_string(),
+    }
+}
+
+/// With a comma for the thousands.
+fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn percentage(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "0 %".to_owned(),
+        whole => format!("{:.1} %", part as f64 * 100.0 / whole as f64),
+    }
+}
+
+fn freshness(seconds: i64) -> String {
+    match seconds {
+        0.. => format!("for {}", duration(seconds)),
+        _ => format!("stale since {}", duration(-seconds)),
+    }
+}
+
+fn ago(seconds: i64) -> String {
+    match seconds {
+        ..60 => "just now".to_owned(),
+        seconds => format!("{} ago", duration(seconds)),
+    }
+}
+
+/// In the largest unit of which there are at least two.
+fn duration(seconds: i64) -> String {
+    const UNITS: [(i64, &str); 4] = [(86_400, "days"), (3600, "h"), (60, "min"), (1, "s")];
+    let unit = UNITS.iter().find(|(unit, _)| seconds >= 2 * unit);
+    let (unit, name) = unit.unwrap_or(&(1, "s"));
+    format!("{} {name}", seconds / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::janitor::protocol::Side;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        for (seconds, text) in [(0, "0 s"), (90, "90 s"), (120, "2 min"), (7199, "119 min")] {
+            assert_eq!(duration(seconds), text);
+        }
+        assert_eq!(duration(86_400 * 400), "400 days");
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(number(n), text);
+        }
+        assert_eq!(
+            (size(1023), size(1536)),
+            ("1023 B".to_owned(), "1.5 KiB".to_owned())
+        );
+        assert_eq!(percentage(1, 3), "33.3 %");
+        assert_eq!(freshness(-90), "stale since 90 s");
+    }
+
+    #[test]
+    fn a_list_is_in_order_and_without_what_is_no_response() {
+        let item = |url: &str, kind| Item {
+            url: url.to_owned(),
+            side: Side::Forward,
+            kind,
+            name: String::new(),
+            status: 200,
+            length: 5,
+            size: 4096,
+            stored: 0,
+            expires: unix_seconds() + 7300,
+            used: unix_seconds(),
+        };
+        let mut items = vec![
+            item("http://b/", Kind::Object),
+            item("http://a/", Kind::Variant),
+            item("http://a/", Kind::List),
+        ];
+        let text = list(&mut items);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].starts_with("STATUS"), "{text}");
+        assert!(lines[1].ends_with("http://a/ (a variant)"), "{text}");
+        assert!(lines[2].contains("for 2 h"), "{text}");
+        assert_eq!(list(&mut Vec::new()), "");
+    }
+}

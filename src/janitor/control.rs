@@ -1,0 +1,275 @@
+//! The control socket of a running instance: commands come in through a Unix socket in the cache directory.
+//!
+//! Who may reach the socket may read and remove every file beside it anyway: the directory is its owner's alone. Each
+//! connection is one request, answered in a thread of its own, so that the janitor's loop waits for nobody. `run` in
+//! the janitor starts it; [`ask`] is the other end, for the command line.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+
+use super::board::Board;
+use super::books::Books;
+use super::operations::{Ground, Instance, Note, perform};
+use super::protocol::{Done, Reply, Request};
+use crate::shared::Region;
+use crate::store::disk::place::{CONTROL, Place};
+use crate::sys::files;
+
+/// Commands answered at once.
+const MOST: usize = 8;
+/// Longer than any request with a URL that the proxy would take.
+const LONGEST: u64 = 2 << 20;
+/// How long a connection may take to say what it wants.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long a reader may rest, as a pager does while somebody reads.
+const REPLY_TIME: Duration = Duration::from_secs(3600);
+
+/// The janitor's end.
+pub struct Control {
+    board: Arc<Board>,
+    notes: Receiver<Note>,
+}
+
+/// What every connection needs.
+struct Shared {
+    place: Place,
+    region: OwnedFd,
+    board: Arc<Board>,
+    tell: Sender<Note>,
+    active: AtomicUsize,
+}
+
+impl Control {
+    /// Listens in the directory, in place of a socket that a dead janitor has left there.
+    pub fn start(place: &Place, region: OwnedFd) -> io::Result<Control> {
+        files::remove(place.root(), CONTROL.as_bytes())?;
+        let listener = UnixListener::bind(address(place))?;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        fchmodat(place.root(), CONTROL, mode, FchmodatFlags::FollowSymlink)?;
+        let board = Arc::new(Board::default());
+        let (tell, notes) = channel();
+        let shared = Arc::new(Shared {
+            place: Place::open(place.path())?,
+            region,
+            board: board.clone(),
+            tell,
+            active: AtomicUsize::new(0),
+        });
+        Builder::new()
+            .name("control".to_owned())
+            .spawn(move || accept(&listener, &shared))?;
+        Ok(Control { board, notes })
+    }
+
+    /// Where the loop says how far it is.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Enters what commands have removed; those that wait for the catalogue.
+    pub(super) fn hear(&self, books: &mut Books) -> Vec<Sender<()>> {
+        let mut waiting = Vec::new();
+        for note in self.notes.try_iter() {
+            match note {
+                Note::Removed(names) => names.iter().for_each(|name| books.evicted(name)),
+                Note::BringUpToDate(command) => waiting.push(command),
+            }
+        }
+        waiting
+    }
+}
+
+/// The catalogue is up to date.
+pub(super) fn answer(waiting: Vec<Sender<()>>) {
+    for command in waiting {
+        // Who does not wait any more does not mind.
+        let _ = command.send(());
+    }
+}
+
+/// By way of the open directory: its own path may be longer than a socket's address can be.
+fn address(place: &Place) -> PathBuf {
+    let root = place.root().as_fd().as_raw_fd();
+    PathBuf::from(format!("/proc/self/fd/{root}/{CONTROL}"))
+}
+
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Of descriptors there may be more in a moment.
+                log::debug!("a command cannot be accepted: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
+        if shared.active.load(SeqCst) == MOST {
+            let refusal = Reply::Error("too many commands at once".to_owned());
+            // Shorter than what a socket takes without being read.
+            let _ = send(&stream, &refusal);
+            continue;
+        }
+        shared.active.fetch_add(1, SeqCst);
+        let own = shared.clone();
+        let serving = Builder::new().name("command".to_owned()).spawn(move || {
+            if let Err(error) = serve(&stream, &own) {
+                log::debug!("a command has not been answered to its end: {error}");
+            }
+            own.active.fetch_sub(1, SeqCst);
+        });
+        if let Err(error) = serving {
+            shared.active.fetch_sub(1, SeqCst);
+            log::warn!("a command cannot be answered: {error}");
+        }
+    }
+}
+
+fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+    stream.set_read_timeout(Some(REQUEST_TIME))?;
+    stream.set_write_timeout(Some(REPLY_TIME))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+    let request: Request = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(error) => return send(stream, &Reply::Error(format!("not understood: {error}"))),
+    };
+    log::info!("command: {}", line.trim());
+    let instance = Instance {
+        region: Region::open(shared.region.try_clone()?)?,
+        board: shared.board.clone(),
+        tell: shared.tell.clone(),
+    };
+    let ground = Ground {
+        place: &shared.place,
+        instance: Some(&instance),
+    };
+    let mut out = BufWriter::new(stream);
+    let done = perform(&request, &ground, &mut |reply| {
+        write(&mut out, reply)?;
+        match reply {
+            // They come in crowds.
+            Reply::Item(_) => Ok(()),
+            _ => out.flush(),
+        }
+    });
+    write(
+        &mut out,
+        &match done {
+            Ok(done) => Reply::Done(done),
+            Err(error) => Reply::Error(format!("{error:#}")),
+        },
+    )?;
+    out.flush()
+}
+
+fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    write(&mut stream, reply)
+}
+
+fn write(out: &mut impl Write, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
+// === the other end
+
+/// Connects to the instance that uses the directory; none: nobody listens there.
+pub fn connect(place: &Place) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(address(place)) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Sends a request and hands out what comes before its end. Errors: what the instance says, or that it went away.
+pub fn ask(
+    stream: &UnixStream,
+    request: &Request,
+    say: &mut dyn FnMut(&Reply) -> io::Result<()>,
+) -> anyhow::Result<Done> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    let mut out = stream;
+    out.write_all(&line)?;
+    for line in BufReader::new(stream).lines() {
+        match serde_json::from_str(&line?)? {
+            Reply::Done(done) => return Ok(done),
+            Reply::Error(error) => anyhow::bail!(error),
+            reply => say(&reply)?,
+        }
+    }
+    anyhow::bail!("the instance has ended before its answer did")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started() -> (tempfile::TempDir, Place, Control) {
+        let temporary = tempfile::tempdir().unwrap();
+        // Longer than the address of a socket can be.
+        let path = temporary.path().join("x".repeat(120)).join("cache");
+        let place = Place::prepare(&path).unwrap();
+        let (_, fd) = Region::create(1).unwrap();
+        let control = Control::start(&place, fd).unwrap();
+        (temporary, place, control)
+    }
+
+    #[test]
+    fn a_command_is_answered_however_long_the_path_is() {
+        let (_temporary, place, _control) = started();
+        let stream = connect(&place).unwrap().unwrap();
+        let done = ask(&stream, &Request::Stats, &mut |_| Ok(())).unwrap();
+        let Done::Stats(stats) = done else {
+            panic!("{done:?}")
+        };
+        assert!(stats.running);
+        assert_eq!(stats.directory, place.path().display().to_string());
+    }
+
+    #[test]
+    fn the_socket_is_its_owners_alone_and_replaces_one_that_was_left() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_temporary, place, control) = started();
+        drop(control);
+        let (_, fd) = Region::create(1).unwrap();
+        let _control = Control::start(&place, fd).unwrap();
+        let metadata = std::fs::metadata(place.path().join(CONTROL)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        assert!(connect(&place).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_and_so_is_a_crowd() {
+        let (_temporary, place, _control) = started();
+        let said = |stream: &UnixStream| {
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).unwrap();
+            line
+        };
+        let silent: Vec<_> = (0..MOST)
+            .map(|_| connect(&place).unwrap().unwrap())
+            .collect();
+        let refused = connect(&place).unwrap().unwrap();
+        assert!(said(&refused).contains("too many"));
+        let mut first = &silent[0];
+        first.write_all(b"{\"do\":\"dance\"}\n").unwrap();
+        assert!(said(first).contains("not understood"));
+    }
+}

@@ -1,0 +1,125 @@
+//! Figures and lists, from the catalogue: what it takes to read a million heads is not asked of the disk.
+
+use anyhow::Context;
+
+use super::{Ground, Say};
+use crate::janitor::catalogue::{Fact, Reader, Row};
+use crate::janitor::protocol::{Catalogue, Counters, Item, Kind, Listed, Reply, Side, Stats};
+use crate::shared::{self, Counter, Region};
+use crate::store::disk::place::CATALOGUE;
+
+/// Rows read at once: while they are handed on, however slowly, the catalogue is left alone.
+const PAGE: usize = 1000;
+
+pub(super) fn stats(ground: &Ground<'_>) -> anyhow::Result<Stats> {
+    ground.bring_up_to_date();
+    let place = ground.place;
+    let mut stats = Stats {
+        directory: place.path().display().to_string(),
+        running: ground.instance.is_some(),
+        holder: ground.instance.and_then(|_| place.holder_name()),
+        generation: ground.generation()?,
+        free: place.free_space().context("the free space")?.0,
+        catalogue: Catalogue::Unusable,
+        ..Stats::default()
+    };
+    // Without it, there is still the rest to be said.
+    if let Ok(reader) = Reader::open(&place.path().join(CATALOGUE))
+        && let Ok(totals) = reader.totals()
+    {
+        stats.objects = totals.objects;
+        stats.variants = totals.variants;
+        stats.lists = totals.lists;
+        stats.content = totals.length;
+        stats.size = totals.kib * 1024;
+        stats.catalogue = state(ground, &reader);
+    }
+    if let Some(instance) = ground.instance {
+        let space = instance.region.space();
+        stats.size = space.used();
+        stats.limit = Some(space.limit());
+        stats.counters = Some(counters(&instance.region));
+    }
+    Ok(stats)
+}
+
+fn state(ground: &Ground<'_>, reader: &Reader) -> Catalogue {
+    match ground.instance {
+        Some(instance) => match instance.board.percent() {
+            Some(percent) => Catalogue::Reading(percent),
+            None => Catalogue::Complete,
+        },
+        None => match reader.fact(Fact::Clean) {
+            Ok(Some(1)) => Catalogue::Complete,
+            _ => Catalogue::Unfinished,
+        },
+    }
+}
+
+fn counters(region: &Region) -> Counters {
+    let total = |counter| region.total(counter);
+    Counters {
+        requests: total(Counter::Requests),
+        hits: total(Counter::CacheHit),
+        revalidated: total(Counter::CacheRevalidated),
+        misses: total(Counter::CacheMiss),
+        passes: total(Counter::CachePass),
+        stored: total(Counter::CacheStored),
+        evicted: total(Counter::CacheEvicted),
+        sent: total(Counter::ClientBytesOut),
+    }
+}
+
+pub(super) fn ls(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Listed> {
+    ground.bring_up_to_date();
+    let path = ground.place.path().join(CATALOGUE);
+    let refused = || format!("the catalogue {} cannot be read", path.display());
+    let reader = Reader::open(&path).with_context(refused)?;
+    let mut listed = Listed {
+        items: 0,
+        incomplete: state(ground, &reader) != Catalogue::Complete,
+    };
+    let mut page = Vec::with_capacity(PAGE);
+    let mut last = 0;
+    loop {
+        reader
+            .rows(last, |row| {
+                last = row.id;
+                page.push(item(row));
+                page.len() < PAGE
+            })
+            .with_context(refused)?;
+        let is_last = page.len() < PAGE;
+        for item in page.drain(..) {
+            say(&Reply::Item(item))?;
+            listed.items += 1;
+        }
+        if is_last {
+            return Ok(listed);
+        }
+    }
+}
+
+fn item(row: Row) -> Item {
+    let (side, url) = Side::of_key(&row.key);
+    Item {
+        url,
+        side,
+        kind: kind(row.kind),
+        name: row.name.to_string(),
+        status: row.status,
+        length: row.length,
+        size: u64::from(row.kib) * 1024,
+        stored: row.stored,
+        expires: row.expires,
+        used: row.used,
+    }
+}
+
+fn kind(kind: shared::Kind) -> Kind {
+    match kind {
+        shared::Kind::Object => Kind::Object,
+        shared::Kind::Variant => Kind::Variant,
+        shared::Kind::List => Kind::List,
+    }
+}

@@ -1,0 +1,262 @@
+//! What is asked of a cache directory and what is answered: one JSON object a line, in both directions.
+//!
+//! `operations` answers, `control` carries it over a socket, and the command line shows it; for a directory at rest the
+//! same values go from the one to the other without a socket. The answers are also what `--json` prints, so a field
+//! keeps its name and its meaning.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Request {
+    Stats,
+    Ls,
+    Show { url: String },
+    Verify,
+    Purge { url: String },
+    PurgeAll,
+}
+
+/// Any number of `Progress` and `Item`, then one of the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    Progress { done: u64, total: u64 },
+    Item(Item),
+    Done(Done),
+    Error(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Done {
+    Stats(Box<Stats>),
+    Listed(Listed),
+    Shown(Shown),
+    Verified(Verified),
+    Purged(Purged),
+}
+
+/// On which side of the proxy something was asked for: neither answers requests of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    Forward,
+    Reverse,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Object,
+    /// One of the responses that Vary distinguishes.
+    Variant,
+    /// What leads to the variants of a URL.
+    List,
+}
+
+/// A head file, as `ls` lists it. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    pub url: String,
+    pub side: Side,
+    pub kind: Kind,
+    pub name: String,
+    pub status: u16,
+    /// Octets of the body.
+    pub length: u64,
+    /// Octets that its files take on the disk.
+    pub size: u64,
+    pub stored: i64,
+    /// Fresh until then.
+    pub expires: i64,
+    /// Last use, to some minutes.
+    pub used: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    pub directory: String,
+    /// Whether an instance uses it now.
+    pub running: bool,
+    /// Which one, in its own words.
+    pub holder: Option<String>,
+    pub objects: u64,
+    pub variants: u64,
+    pub lists: u64,
+    /// Octets of all bodies.
+    pub content: u64,
+    /// Octets that everything takes on the disk.
+    pub size: u64,
+    /// Octets that it may take; a directory at rest has no limit.
+    pub limit: Option<u64>,
+    /// Octets that are free on the file system.
+    pub free: u64,
+    pub generation: u64,
+    pub catalogue: Catalogue,
+    /// Since the instance was started; none at rest.
+    pub counters: Option<Counters>,
+}
+
+/// What is to be believed of the figures above.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Catalogue {
+    Complete,
+    /// The files are being read: this many percent of the directories.
+    Reading(u8),
+    /// An instance that was killed has left it: the next one looks at the files.
+    Unfinished,
+    #[default]
+    Unusable,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub requests: u64,
+    pub hits: u64,
+    pub revalidated: u64,
+    pub misses: u64,
+    pub passes: u64,
+    pub stored: u64,
+    pub evicted: u64,
+    /// Octets of content sent to clients.
+    pub sent: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    pub items: u64,
+    /// There may be more than was listed.
+    pub incomplete: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    pub url: String,
+    pub found: Vec<Entry>,
+}
+
+/// A head file, as `show` reads it from the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub side: Side,
+    pub kind: Kind,
+    /// Paths below the cache directory: the head, and the body if it has a file of its own.
+    pub files: Vec<String>,
+    /// Octets that these take on the disk.
+    pub size: u64,
+    /// Why it would not be used, whatever is asked; none: it would.
+    pub trouble: Option<String>,
+    pub response: Option<Response>,
+    /// Of a list: the request fields by which variants have been selected.
+    pub selects_by: Vec<Vec<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    pub status: u16,
+    pub reason: String,
+    pub fields: Vec<(String, String)>,
+    /// The request fields that select it; none: the request must have no such field.
+    pub selected_by: Vec<(String, Option<String>)>,
+    /// Octets of the body.
+    pub length: u64,
+    pub stored: i64,
+    pub age: u32,
+    /// Seconds that it stays fresh; less than zero: that it has been stale.
+    pub fresh: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Head files read, and all their checksums compared.
+    pub checked: u64,
+    /// Octets read.
+    pub octets: u64,
+    /// Removed because they are not what was written.
+    pub damaged: u64,
+    /// Removed because they count no more: of another version of the format, or purged.
+    pub dead: u64,
+    /// Could not be read, and were left.
+    pub unreadable: u64,
+    /// What was damaged; the first ones.
+    pub damage: Vec<Damage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    pub name: String,
+    /// None where the head itself does not say.
+    pub url: Option<String>,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// None: everything.
+    pub url: Option<String>,
+    /// Responses that are gone.
+    pub objects: u64,
+    /// Octets on the disk that they took.
+    pub octets: u64,
+}
+
+impl Side {
+    /// The side and the URL that a key of the cache means.
+    #[must_use]
+    pub fn of_key(key: &[u8]) -> (Side, String) {
+        let (side, url) = match key.strip_prefix(b"reverse ") {
+            Some(url) => (Side::Reverse, url),
+            None => (Side::Forward, key),
+        };
+        (side, String::from_utf8_lossy(url).into_owned())
+    }
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Side::Forward => "forward",
+            Side::Reverse => "reverse",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_over_the_socket_looks_as_documented() {
+        let text = |value: &Reply| serde_json::to_string(value).unwrap();
+        let request: Request = serde_json::from_str(r#"{"do":"purge-all"}"#).unwrap();
+        assert_eq!(request, Request::PurgeAll);
+        let request: Request = serde_json::from_str(r#"{"do":"show","url":"http://a/"}"#).unwrap();
+        assert_eq!(
+            request,
+            Request::Show {
+                url: "http://a/".into()
+            }
+        );
+        assert!(serde_json::from_str::<Request>(r#"{"do":"dance"}"#).is_err());
+        let progress = Reply::Progress { done: 1, total: 2 };
+        assert_eq!(text(&progress), r#"{"progress":{"done":1,"total":2}}"#);
+        assert_eq!(text(&Reply::Error("no".into())), r#"{"error":"no"}"#);
+        let done = Reply::Done(Done::Purged(Purged::default()));
+        assert_eq!(
+            text(&done),
+            r#"{"done":{"purged":{"url":null,"objects":0,"octets":0}}}"#
+        );
+        assert_eq!(serde_json::from_str::<Reply>(&text(&done)).unwrap(), done);
+    }
+
+    #[test]
+    fn a_key_tells_its_side() {
+        let of = |key: &str| Side::of_key(key.as_bytes());
+        assert_eq!(of("http://a/"), (Side::Forward, "http://a/".to_owned()));
+        assert_eq!(
+            of("reverse http://a/"),
+            (Side::Reverse, "http://a/".to_owned())
+        );
+    }
+}
