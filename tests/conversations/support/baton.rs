@@ -271,6 +271,7 @@ impl Drop for Baton {
                 "janitor.log",
                 "worker-0.log",
                 "worker-1.log",
+                "janitor.log",
                 "access-0.log",
                 "access-1.log",
             ] {
