@@ -14,7 +14,6 @@ pub mod catalogue;
 pub mod control;
 mod evict;
 mod ledger;
-mod limits;
 pub mod operations;
 pub mod protocol;
 mod tour;
@@ -29,13 +28,14 @@ use crate::cache::Name;
 use crate::config::{Cache, Launch};
 use crate::ipc::{Channel, Received, ToWorker};
 use crate::shared::{Counter, Region};
+use crate::store::disk::format::INLINE;
+use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{CATALOGUE, Place};
 use crate::store::disk::write;
 use crate::sys::clock::monotonic_ms;
 use books::{Books, Now, Opened};
 use control::Control;
 use evict::Bounds;
-use limits::Limits;
 use tour::{Scope, Tour};
 
 /// Between two looks, when there is something to do and when there is not.
@@ -50,7 +50,7 @@ const VICTIMS_AT_ONCE: usize = 2_000;
 /// How long evicting rests after the disk refused.
 const REFUSED_MS: u64 = 1_000;
 /// An object that takes less has no body in a file of its own.
-const SINGLE_KIB: u32 = 40;
+const SINGLE_KIB: u32 = (INLINE / 1024) as u32;
 /// Changes that are this much older than a death have been told of.
 const BEFORE_DEATH: i64 = 10;
 /// By so much the clocks may part before times on the disk are believed no more, in seconds.
@@ -191,13 +191,15 @@ impl Janitor {
 
     fn work(&mut self, channel: &Channel) -> End {
         loop {
-            let is_busy = self.pass();
+            self.books.now = Now::read();
+            // First of all: what the limit is must be known before anything is removed for it.
             if self.now().ms >= self.surveyed + SURVEY_MS {
                 if !self.place.is_there() {
                     return End::Moved;
                 }
                 self.survey();
             }
+            let is_busy = self.pass();
             let pause = match (&self.tour, is_busy) {
                 (Some(_), _) => 0,
                 (None, true) => BUSY_MS,
@@ -215,7 +217,6 @@ impl Janitor {
 
     /// Everything that may be due, each for a moment. Whether there will soon be more.
     fn pass(&mut self) -> bool {
-        self.books.now = Now::read();
         let drained = self.books.drain();
         let waiting = match &self.control {
             Some(control) => control.hear(&mut self.books),

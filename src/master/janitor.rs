@@ -11,6 +11,7 @@ use super::Master;
 use crate::config::{Config, Launch, StoreKind};
 use crate::ipc::{Channel, ToWorker};
 use crate::shared::Space;
+use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{Lock, Place, PlaceError};
 use crate::sys::clock::{monotonic_ms, unix_seconds};
 use crate::sys::spawn::{self, Exit, Pid};
@@ -28,6 +29,7 @@ pub(super) struct Janitor {
     /// What another instance that wants the directory is told.
     who: String,
     held: Option<(Place, Lock)>,
+    limits: Limits,
     child: Option<Child>,
     /// When it is started next, while there is none.
     start_at: u64,
@@ -59,6 +61,7 @@ impl Janitor {
             path: path.clone(),
             who,
             held: Some(held),
+            limits: Limits::new(config.cache.max_size, config.cache.min_free),
             child: None,
             start_at: 0,
             pause_ms: 0,
@@ -66,8 +69,8 @@ impl Janitor {
         }))
     }
 
-    /// Tells all processes which generation of objects counts.
-    pub(super) fn publish_generation(&self, space: &Space) -> io::Result<()> {
+    /// Tells all processes which generation of objects counts, and how much may be stored until the janitor knows.
+    pub(super) fn publish(&mut self, space: &Space) -> io::Result<()> {
         let Some((place, _)) = &self.held else {
             return Ok(());
         };
@@ -85,6 +88,9 @@ impl Janitor {
             known => known?,
         };
         space.raise_generation(generation);
+        let (free, size) = place.free_space()?;
+        let limit = self.limits.provisional(place.is_new(), free, size);
+        space.set_limit(limit, limit);
         Ok(())
     }
 

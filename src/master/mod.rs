@@ -118,7 +118,7 @@ pub fn run(launch: Launch) -> anyhow::Result<ExitCode> {
 impl Master {
     fn new(
         launch: Launch,
-        janitor: Option<Janitor>,
+        mut janitor: Option<Janitor>,
         listeners: Listeners,
         signals: Signals,
         limit: usize,
@@ -126,9 +126,9 @@ impl Master {
         let config = &launch.config;
         let workers = config.workers;
         let (region, region_fd) = Region::create(workers).context("shared memory cannot be had")?;
-        if let Some(janitor) = &janitor {
+        if let Some(janitor) = &mut janitor {
             janitor
-                .publish_generation(region.space())
+                .publish(region.space())
                 .context("the cache directory cannot be used")?;
         }
         let json =

@@ -217,7 +217,7 @@ async fn bounded_objects<S: Store>(store: &S, max_object: u64) {
     assert_eq!(begun.err(), Some(super::NotKept::TooLarge));
     let large = vec![7; max_object as usize];
     assert!(put(store, KEY, &large).await.is_some());
-    assert_eq!(body(store, KEY, &[]).await, Some(large.clone()));
+    assert!(body(store, KEY, &[]).await == Some(large.clone()));
     let larger = [&large[..], b"x"].concat();
     assert!(put(store, "http://b/", &larger).await.is_none());
     assert!(body(store, "http://b/", &[]).await.is_none());

@@ -398,7 +398,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
     }
 
     async fn room(&mut self) -> bool {
-        if self.buffer.len() < BLOCK {
+        if self.length <= INLINE as u64 || self.buffer.len() < BLOCK {
             return true;
         }
         if !self.is_idle().await {

@@ -7,6 +7,7 @@ use crate::config::{Cache, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
 use crate::store::{Coherence, Find, Hot, NotKept, Object, Store, Tiered, Writer, hot, tiered};
+use crate::sys::limits;
 
 /// A store of the kind that the configuration names.
 pub enum Kept {
@@ -41,7 +42,10 @@ impl Kept {
         match (config.store, &config.directory) {
             (StoreKind::Off, _) => None,
             (StoreKind::Directory, Some(path)) => {
-                let (tiers, max) = ((memory, config.open_files), config.max_object);
+                // Connections need descriptors more.
+                let descriptors = limits::descriptors().unwrap_or(256) as usize;
+                let files = config.open_files.min(descriptors / 4);
+                let (tiers, max) = ((memory, files), config.max_object);
                 let region = region.clone();
                 let store = Tiered::new(path, region, worker, tiers, max, coherence);
                 Some(Kept::Disk(store))

@@ -53,6 +53,8 @@ fn accepting_pauses_at_the_limit_without_a_busy_loop_and_resumes() {
             "1",
             "--set",
             "worker.grace=10ms",
+            "--cache",
+            "memory",
         ],
     );
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| baton.client()).collect();

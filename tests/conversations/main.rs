@@ -17,6 +17,7 @@ mod commands;
 mod connect;
 mod corpora;
 mod descriptors;
+mod disk;
 mod fields;
 mod framing;
 mod janitor;

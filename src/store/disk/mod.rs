@@ -7,6 +7,7 @@
 
 mod elsewhere;
 pub mod format;
+pub mod limits;
 pub mod lookup;
 pub mod place;
 pub mod read;

@@ -151,6 +151,11 @@ impl Place {
         Ok(())
     }
 
+    /// Whether nobody has kept anything in it yet.
+    pub fn is_new(&self) -> bool {
+        !files::exists(self.root.as_fd(), CATALOGUE.as_bytes()).unwrap_or(true)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -346,6 +351,27 @@ impl Place {
 fn write_over(file: BorrowedFd<'_>, content: &[u8]) -> io::Result<()> {
     nix::unistd::ftruncate(file, 0)?;
     write_at(file, content, 0)
+}
+
+/// Writes both into a new file, the one behind the other.
+pub fn write_both(file: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let parts = [first, second].map(io::IoSlice::new);
+    let written = nix::sys::uio::pwritev(file, &parts, 0)?;
+    match written.checked_sub(first.len()) {
+        Some(of_second) => write_at(
+            file,
+            second.get(of_second..).unwrap_or_default(),
+            written as u64,
+        ),
+        None => {
+            write_at(
+                file,
+                first.get(written..).unwrap_or_default(),
+                written as u64,
+            )?;
+            write_at(file, second, first.len() as u64)
+        }
+    }
 }
 
 /// Writes all of `content` at that offset.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::format::{self, BLOCK, Body, Content, File, Head, Kept, List, MAX_LISTS};
-use super::place::{Place, cost, write_at};
+use super::place::{Place, cost, write_at, write_both};
 use super::read::{self, ReadError};
 use crate::cache::{Name, Stored, Times};
 use crate::shared::Kind;
@@ -259,15 +259,14 @@ fn write_head(
     head: &Head,
     inline: &[u8],
 ) -> io::Result<(OwnedFd, u64, u64)> {
-    let mut octets = Vec::with_capacity(inline.len() + 1024);
+    let mut octets = Vec::with_capacity(1024);
     head.encode(&mut octets);
     let from = octets.len() as u64;
-    octets.extend_from_slice(inline);
     let file = place.create_aside(aside)?;
-    write_at(file.as_fd(), &octets, 0)
+    write_both(file.as_fd(), &octets, inline)
         .and_then(|()| place.publish(aside, name, None))
         .inspect_err(|_| drop(place.remove_aside(aside.as_bytes())))?;
-    Ok((file, cost(octets.len() as u64), from))
+    Ok((file, cost(from + inline.len() as u64), from))
 }
 
 /// Brings the fields of an object up to date, if it still is the one of those `times`.

@@ -65,6 +65,9 @@ impl Baton {
 
     fn spawn(command: &mut Command, arguments: &[&str]) -> Result<Baton, String> {
         let directory = tempfile::tempdir().unwrap();
+        // Some tests start it as another user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(directory.path(), open).unwrap();
         if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
             command.env_remove("RUST_LOG");
         }

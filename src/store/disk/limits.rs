@@ -1,8 +1,9 @@
-//! How large the cache may be: what the settings say, and what the disk leaves. Pure.
+//! How large the cache may be: what the settings say, and what the disk leaves. Pure. The janitor asks, and the
+//! master for the first moments, before anything is counted.
 
 const GIB: u64 = 1 << 30;
 
-pub(super) struct Limits {
+pub struct Limits {
     max_size: u64,
     min_free: u64,
     /// The size that was chosen because none was set, once it is known what the cache has.
@@ -12,7 +13,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Zeros mean: chosen by the disk.
-    pub(super) fn new(max_size: u64, min_free: u64) -> Limits {
+    pub fn new(max_size: u64, min_free: u64) -> Limits {
         Limits {
             max_size,
             min_free,
@@ -22,13 +23,13 @@ impl Limits {
     }
 
     /// All that the cache has is counted from now on: what is chosen next stays.
-    pub(super) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.is_settled = true;
     }
 
     /// Octets that objects may take. `used`: what they take now; `overhead`: what the cache has beside them; `free` and
     /// `size`: of the file system.
-    pub(super) fn limit(&mut self, used: u64, overhead: u64, free: u64, size: u64) -> u64 {
+    pub fn limit(&mut self, used: u64, overhead: u64, free: u64, size: u64) -> u64 {
         let most = match self.max_size {
             0 => self.choose(used, free),
             set => set,
@@ -43,6 +44,12 @@ impl Limits {
         };
         // A small cache is not eaten up by its own books.
         most.saturating_sub(overhead.min(most / 4)).min(by_disk)
+    }
+
+    /// Before what is there has been counted: of a cache that is not `empty`, so little that it does not matter.
+    pub fn provisional(&mut self, empty: bool, free: u64, size: u64) -> u64 {
+        let limit = self.limit(0, 0, free, size);
+        if empty { limit } else { limit / 64 }
     }
 
     /// Half of what is free, with what the cache has already.
