@@ -4,31 +4,26 @@
 //! What happens comes from the workers' journals, from a tour of the disk, or from the janitor's own removals. A
 //! catalogue that breaks is begun anew, and one that cannot be written waits: the ledger needs neither. Records are
 //! settled when the catalogue has them, so that a janitor that dies leaves them to its successor. No file but the
-//! catalogue is touched here.
+//! catalogue is touched here; `written` is about that one.
+
+mod written;
 
 use std::path::PathBuf;
 
-use super::catalogue::{Catalogue, CatalogueError, Change, Fact, Row};
+use super::catalogue::{Catalogue, Change, Row};
 use super::ledger::{Entry, Ledger, Moment};
 use crate::cache::Name;
 use crate::shared::{self, Position, Region, Stored};
 use crate::sys::clock;
-use crate::sys::files::boot;
 
-/// Changes that are worth a transaction before its time.
-const BATCH: usize = 1000;
-/// How long changes wait for others.
-const WAIT_MS: u64 = 1000;
 /// Records taken from one journal before others get their turn.
 const AT_ONCE: usize = 10_000;
-/// Until a catalogue that could not be written is tried again.
-const RETRY_MS: u64 = 5_000;
-/// Changes that are kept for a catalogue that cannot be written; beyond, the files are read again.
-const MOST_WAITING: usize = 100_000;
 /// Names that were used and nobody knows, at most, until they are looked at.
 const MOST_UNKNOWN: usize = 1000;
 /// Use is written down when it moves from one such stretch of time to another.
 const COARSE: u32 = 600;
+
+pub(super) use written::Opened;
 
 /// The time, by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -37,17 +32,6 @@ pub(super) struct Now {
     pub(super) ms: u64,
     /// Seconds since 1970.
     pub(super) unix: i64,
-}
-
-/// What the catalogue was worth when it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opened {
-    /// Complete, when it was written last.
-    Complete { written: i64 },
-    /// It may lack something, and have what is gone.
-    Doubtful,
-    /// There was none.
-    Empty,
 }
 
 pub(super) struct Books {
@@ -65,6 +49,8 @@ pub(super) struct Books {
     retry_at: u64,
     /// The files must be read again to fill the catalogue.
     wants_tour: bool,
+    /// No janitor has counted before in this region.
+    is_first: bool,
     last_row: u64,
     /// How far each worker's journal has been read.
     positions: Vec<Position>,
@@ -93,12 +79,14 @@ impl Now {
     }
 }
 
-// === impl Books: opening
+// === impl Books
 
 impl Books {
     pub(super) fn new(path: PathBuf, region: Region, now: Now) -> Books {
         let workers = 0..region.workers();
         Books {
+            // A predecessor has said what the limit is.
+            is_first: region.space().limit() == 0,
             positions: workers.map(|n| region.journal(n).begin()).collect(),
             path,
             region,
@@ -118,77 +106,6 @@ impl Books {
             added: 0,
         }
     }
-
-    /// Opens the catalogue and takes in what it knows. A broken one is begun anew.
-    pub(super) fn open(&mut self) -> Opened {
-        let opened = match self.try_open() {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.ledger.clear();
-                self.last_row = 0;
-                self.has_failed(error);
-                Opened::Empty
-            }
-        };
-        // A predecessor in this region has counted already; what it got wrong will show.
-        if self.region.space().limit() == 0 {
-            self.region.space().count(self.ledger.octets());
-        }
-        opened
-    }
-
-    fn try_open(&mut self) -> Result<Opened, CatalogueError> {
-        let mut catalogue = Catalogue::open(&self.path)?;
-        let clean = catalogue.fact(Fact::Clean)? == Some(1);
-        let written = catalogue.fact(Fact::Written)?;
-        let generation = self.region.space().generation().cast_signed();
-        let is_current = catalogue.fact(Fact::Generation)? == Some(generation);
-        // Without a word that it is complete, what another start of the machine left may be half on the disk.
-        if !clean
-            && catalogue
-                .fact(Fact::Boot)?
-                .is_some_and(|id| id != boot_id())
-        {
-            drop(catalogue);
-            Catalogue::delete(&self.path).map_err(|e| CatalogueError::Unwritable(e.into()))?;
-            catalogue = Catalogue::open(&self.path)?;
-        }
-        let (ledger, last_row) = (&mut self.ledger, &mut self.last_row);
-        catalogue.load(|known| {
-            *last_row = known.id.max(*last_row);
-            let used = Moment::of_unix(known.used);
-            ledger.put(Entry::new(
-                known.name, known.kind, known.kib, used, known.id,
-            ));
-        })?;
-        self.catalogue = Some(catalogue);
-        Ok(match (written, clean) {
-            (Some(written), true) if is_current => Opened::Complete { written },
-            _ if self.ledger.is_empty() => Opened::Empty,
-            _ => Opened::Doubtful,
-        })
-    }
-
-    /// From now on the catalogue is not complete, and the disk knows. To be called before it is written.
-    pub(super) fn begin(&mut self) {
-        let facts = [(Fact::Clean, 0), (Fact::Boot, boot_id())];
-        let begun = self.catalogue.as_mut().map(|it| it.write_through(&facts));
-        if let Some(Err(error)) = begun {
-            self.has_failed(error);
-        }
-    }
-
-    /// The files are to be read again, and the catalogue filled from them.
-    pub(super) fn take_wants_tour(&mut self) -> bool {
-        std::mem::take(&mut self.wants_tour)
-    }
-}
-
-/// This start of the machine, as a number.
-fn boot_id() -> i64 {
-    boot()
-        .first_chunk()
-        .map_or(0, |half| i64::from_le_bytes(*half))
 }
 
 // === impl Books: what happens
@@ -389,132 +306,6 @@ impl Books {
             self.difference = 0;
         } else {
             self.difference = difference;
-        }
-    }
-}
-
-// === impl Books: the catalogue
-
-impl Books {
-    /// Octets that it takes.
-    pub(super) fn overhead(&self) -> u64 {
-        self.catalogue.as_ref().map_or(0, Catalogue::size)
-    }
-
-    fn change(&mut self, change: Change) {
-        if self.pending.is_empty() {
-            self.pending_since = self.now.ms;
-        }
-        self.pending.push(change);
-    }
-
-    /// Frees the room of records that nobody will need to read again.
-    fn settle(&mut self) {
-        if self.pending.is_empty() || self.failing_since.is_some() {
-            for (worker, position) in self.positions.iter().enumerate() {
-                self.region.journal(worker).settle(*position);
-            }
-        }
-    }
-
-    /// Writes what has changed, when it is time or (`at_once`) anyway.
-    pub(super) fn commit(&mut self, at_once: bool) {
-        let now = self.now;
-        if self.failing_since.is_some() && now.ms < self.retry_at && !at_once {
-            if self.pending.len() > MOST_WAITING {
-                self.pending = Vec::new();
-                self.wants_tour = true;
-            }
-            return;
-        }
-        let is_time = self.pending.len() >= BATCH || now.ms >= self.pending_since + WAIT_MS;
-        if self.pending.is_empty() && self.failing_since.is_none() || !is_time && !at_once {
-            return;
-        }
-        match self.try_commit() {
-            Ok(()) => {
-                self.pending.clear();
-                if let Some(since) = self.failing_since.take() {
-                    let seconds = (now.ms - since) / 1000;
-                    log::info!("the catalogue can be written again, after {seconds} s");
-                }
-                self.settle();
-            }
-            Err(error) => self.has_failed(error),
-        }
-    }
-
-    fn try_commit(&mut self) -> Result<(), CatalogueError> {
-        let facts = [
-            (
-                Fact::Generation,
-                self.region.space().generation().cast_signed(),
-            ),
-            (Fact::Octets, self.ledger.octets().cast_signed()),
-            (Fact::Written, self.now.unix),
-        ];
-        match &mut self.catalogue {
-            Some(catalogue) => catalogue.write(&self.pending, &facts),
-            None => self.begin_anew(),
-        }
-    }
-
-    /// Whether its files are where they should be.
-    pub(super) fn look_after_catalogue(&mut self) {
-        if self.catalogue.as_ref().is_some_and(|it| !it.is_there()) {
-            self.has_failed(CatalogueError::Broken("its files are gone".into()));
-        }
-    }
-
-    fn has_failed(&mut self, error: CatalogueError) {
-        let error = match error {
-            CatalogueError::Broken(_) => {
-                log::warn!(
-                    "the catalogue {}: {error}; it is made anew",
-                    self.path.display()
-                );
-                self.catalogue = None;
-                match self.begin_anew() {
-                    Ok(()) => return,
-                    Err(error) => error,
-                }
-            }
-            error => error,
-        };
-        if self.failing_since.is_none() {
-            let path = self.path.display();
-            log::warn!(
-                "the catalogue {path}: {error}; the cache is used without, and it is tried again"
-            );
-        }
-        self.failing_since.get_or_insert(self.now.ms);
-        self.retry_at = self.now.ms + RETRY_MS;
-        self.settle();
-    }
-
-    /// Makes a new catalogue, which the next tour fills.
-    fn begin_anew(&mut self) -> Result<(), CatalogueError> {
-        Catalogue::delete(&self.path).map_err(|error| CatalogueError::Unwritable(error.into()))?;
-        let mut catalogue = Catalogue::open(&self.path)?;
-        catalogue.write_through(&[(Fact::Clean, 0), (Fact::Boot, boot_id())])?;
-        self.catalogue = Some(catalogue);
-        self.pending.clear();
-        self.ledger.forget_rows();
-        self.last_row = 0;
-        self.wants_tour = true;
-        Ok(())
-    }
-
-    /// The orderly end: everything is written, and (`complete`) the catalogue says so.
-    pub(super) fn close(mut self, complete: bool) {
-        self.drain();
-        self.commit(true);
-        let complete = complete && self.pending.is_empty() && !self.wants_tour;
-        if let Some(catalogue) = self.catalogue.as_mut().filter(|_| complete) {
-            let facts = [(Fact::Clean, 1), (Fact::Written, self.now.unix)];
-            if let Err(error) = catalogue.write_through(&facts) {
-                log::warn!("the catalogue {}: {error}", self.path.display());
-            }
         }
     }
 }

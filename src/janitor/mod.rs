@@ -17,6 +17,7 @@ mod ledger;
 pub mod operations;
 pub mod protocol;
 mod tour;
+mod trouble;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ use books::{Books, Now, Opened};
 use control::Control;
 use evict::Bounds;
 use tour::{Scope, Tour};
+use trouble::Trouble;
 
 /// Between two looks, when there is something to do and when there is not.
 const BUSY_MS: u16 = 20;
@@ -94,12 +96,6 @@ enum Filtering {
     Turning(u64),
 }
 
-/// Something that goes wrong for a while: said once when it begins and once when it ends.
-#[derive(Debug, Default)]
-struct Trouble {
-    since: Option<u64>,
-}
-
 /// Why the loop ends.
 enum End {
     /// Workers are gone and everything is to be written down.
@@ -144,8 +140,14 @@ impl Janitor {
     fn new(place: Place, region: Region, config: &Cache) -> Janitor {
         let now = Now::read();
         let mut books = Books::new(place.path().join(CATALOGUE), region.clone(), now);
+        let mut limits = Limits::new(config.max_size, config.min_free);
+        // Nothing is stored before there is a limit: it comes as soon as it is known what there is.
+        let mut publish = || drop(publish_limit(&place, &region, &mut limits, 0));
+        if place.is_empty().unwrap_or(false) {
+            publish();
+        }
         let began = monotonic_ms();
-        let opened = books.open();
+        let opened = books.open(publish);
         // There will be one anyway.
         books.take_wants_tour();
         let (objects, took) = (books.ledger.len(), monotonic_ms() - began);
@@ -161,7 +163,7 @@ impl Janitor {
         let mut janitor = Janitor {
             owners: vec![0; region.workers()],
             generation: region.space().generation(),
-            limits: Limits::new(config.max_size, config.min_free),
+            limits,
             bounds: Bounds::of(0),
             tour: None,
             wanted: Some(wanted),
@@ -183,7 +185,6 @@ impl Janitor {
             janitor.limits.settle();
             janitor.region.filter().set_ready();
         }
-        // Nothing is stored before there is a limit: that comes first.
         janitor.look_at_disk();
         janitor.books.begin();
         janitor
@@ -228,6 +229,9 @@ impl Janitor {
         let removed = self.make_room();
         self.go_on_with_tour();
         self.books.commit(!waiting.is_empty());
+        if self.books.take_wants_tour() {
+            self.want(Scope::All);
+        }
         control::answer(waiting);
         drained > 0 || removed
     }
@@ -340,7 +344,7 @@ impl Janitor {
         self.look_at_disk();
         self.look_at_generation();
         self.books.look_after_catalogue();
-        if self.books.take_lost() || self.books.take_wants_tour() {
+        if self.books.take_lost() {
             self.want(Scope::All);
         }
         if let Some((_, since)) = self.again.take_if(|(at, _)| *at <= self.surveyed) {
@@ -384,13 +388,9 @@ impl Janitor {
     }
 
     fn look_at_disk(&mut self) {
-        match self.place.free_space() {
-            Ok((free, size)) => {
-                let used = self.region.space().used();
-                let limit = self.limits.limit(used, self.books.overhead(), free, size);
-                self.bounds = Bounds::of(limit);
-                self.region.space().set_limit(limit, self.bounds.tight);
-            }
+        let overhead = self.books.overhead();
+        match publish_limit(&self.place, &self.region, &mut self.limits, overhead) {
+            Ok(bounds) => self.bounds = bounds,
             Err(error) => log::debug!("the free space cannot be told: {error}"),
         }
     }
@@ -451,6 +451,20 @@ impl Janitor {
     }
 }
 
+/// Tells the workers how much there may be. `overhead`: octets that the catalogue takes.
+fn publish_limit(
+    place: &Place,
+    region: &Region,
+    limits: &mut Limits,
+    overhead: u64,
+) -> std::io::Result<Bounds> {
+    let (free, size) = place.free_space()?;
+    let space = region.space();
+    let bounds = Bounds::of(limits.limit(space.used(), overhead, free, size));
+    space.set_limit(bounds.limit, bounds.tight);
+    Ok(bounds)
+}
+
 fn seconds(ms: u64) -> i64 {
     (ms / 1000).cast_signed()
 }
@@ -476,23 +490,6 @@ fn listen(channel: &Channel, pause: u16) -> Option<End> {
                 log::error!("the master's message cannot be used: {error}");
                 return Some(End::Orphaned);
             }
-        }
-    }
-}
-
-// === impl Trouble
-
-impl Trouble {
-    fn begins(&mut self, what: std::fmt::Arguments<'_>) {
-        if self.since.is_none() {
-            self.since = Some(monotonic_ms());
-            log::warn!("{what}; it is tried again");
-        }
-    }
-
-    fn ends(&mut self, what: std::fmt::Arguments<'_>) {
-        if let Some(since) = self.since.take() {
-            log::info!("{what}, after {} s", (monotonic_ms() - since) / 1000);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The three accounts agree, whatever happens to a process or to the catalogue in between.
 
+use super::written::boot_id;
 use super::*;
+use crate::janitor::catalogue::Fact;
 use crate::janitor::catalogue::Reader;
 use crate::shared::{Entry as Record, Kind};
 
@@ -26,8 +28,9 @@ impl World {
     /// As a janitor does when it starts.
     fn open(&self) -> (Books, Opened) {
         let mut books = Books::new(self.path(), self.region.clone(), Now::read());
-        let opened = books.open();
-        self.region.space().set_limit(1 << 30, 1 << 29);
+        let space = self.region.space();
+        let opened = books.open(|| space.set_limit(1 << 30, 1 << 29));
+        space.set_limit(1 << 30, 1 << 29);
         books.begin();
         (books, opened)
     }
@@ -207,7 +210,7 @@ fn a_catalogue_that_cannot_be_written_is_done_without_until_it_can() {
     let region = world.region.clone();
     let folder = world.directory.path().join("later");
     let mut books = Books::new(folder.join("catalogue.sqlite"), region, Now::read());
-    assert_eq!(books.open(), Opened::Empty);
+    assert_eq!(books.open(|| ()), Opened::Empty);
     world.region.space().set_limit(1 << 30, 1 << 29);
     books.begin();
     world.store(0, "a", 5);
@@ -220,7 +223,7 @@ fn a_catalogue_that_cannot_be_written_is_done_without_until_it_can() {
     std::fs::create_dir(&folder).unwrap();
     books.commit(false);
     assert!(books.failing_since.is_some(), "not tried too often");
-    books.now.ms += RETRY_MS;
+    books.now.ms += 5_000;
     books.commit(false);
     assert!(books.failing_since.is_none() && books.take_wants_tour());
 }

@@ -23,7 +23,7 @@ impl World {
         region.space().raise_generation(1);
         let path = place.path().join("catalogue.sqlite");
         let mut books = Books::new(path, region.clone(), Now::read());
-        books.open();
+        books.open(|| ());
         region.space().set_limit(1 << 40, 1 << 40);
         World {
             directory,

@@ -165,6 +165,12 @@ impl Place {
         files::exists(self.root.as_fd(), TAG_NAME)
     }
 
+    /// Whether no object was ever put into it.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        let objects = files::open_directory(self.root.as_fd(), OBJECTS)?;
+        Ok(files::names(objects.as_fd())?.is_empty())
+    }
+
     /// Whether its path still names it.
     pub fn is_there(&self) -> bool {
         Place::open(&self.path).is_ok_and(|now| now.inode == self.inode)
@@ -482,6 +488,7 @@ mod tests {
         assert!(place.remove(&name, None).unwrap() && !place.remove(&name, None).unwrap());
         assert!(place.open_head(&name, Access::Blocking).is_err());
         assert!(place.aside().unwrap().is_empty());
+        assert!(!place.is_empty().unwrap());
         let empty = (0..DIRECTORIES).find(|number| *number != name.directory());
         assert_eq!(place.list(empty.unwrap()).unwrap(), []);
     }
