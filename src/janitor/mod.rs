@@ -229,10 +229,10 @@ impl Janitor {
         let removed = self.make_room();
         self.go_on_with_tour();
         self.books.commit(!waiting.is_empty());
+        control::answer(waiting);
         if self.books.take_wants_tour() {
             self.want(Scope::All);
         }
-        control::answer(waiting);
         drained > 0 || removed
     }
 
@@ -398,6 +398,15 @@ impl Janitor {
     /// Everything has been purged: the files go in the background.
     fn look_at_generation(&mut self) {
         let generation = self.region.space().generation();
+        // A worker may have raised it because the disk refused to remove something.
+        if self
+            .place
+            .generation()
+            .is_ok_and(|known| known < generation)
+            && let Err(error) = self.place.set_generation(generation)
+        {
+            log::debug!("the generation cannot be written down: {error}");
+        }
         if generation != self.generation {
             self.generation = generation;
             self.books.drain();

@@ -27,8 +27,10 @@ use crate::shared::Region;
 
 /// How long a response is held back for a disk; what takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long the octets of a body wait for a disk that is slower than the network, before it is not kept.
+const SPILL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an invalidation may hold a response back: what others see after it must not be of before.
-const INVALIDATION_PATIENCE: Duration = Duration::from_secs(5);
+const INVALIDATION_PATIENCE: Duration = Duration::from_secs(30);
 /// Octets of bodies on their way to the disk, over all responses of a worker.
 const MAX_ARRIVING: u64 = 128 << 20;
 /// A body of unknown length reserves space in steps of this.
@@ -165,8 +167,14 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
 
     async fn invalidate(&self, key: &[u8]) -> bool {
         let work = Inner::invalidate(self.inner.clone(), Key::from(key));
-        let done = timeout(INVALIDATION_PATIENCE, tokio::task::spawn_local(work)).await;
-        done.is_ok_and(|done| done.unwrap_or(false))
+        match timeout(INVALIDATION_PATIENCE, tokio::task::spawn_local(work)).await {
+            Ok(Ok(Some(had))) => had,
+            // What may not be served any more and cannot be removed takes everything with it.
+            _ => {
+                self.inner.disk.give_up();
+                true
+            }
+        }
     }
 }
 
@@ -321,17 +329,18 @@ impl<C: Coherence> Inner<C> {
         }
     }
 
-    async fn invalidate(self: Rc<Self>, key: Key) -> bool {
+    /// Whether there was something; none: the disk refused to remove it.
+    async fn invalidate(self: Rc<Self>, key: Key) -> Option<bool> {
         let hash = key::hash(key.as_bytes());
         let had_copy = self.forget_copies(key.as_bytes());
         self.coherence.bump(hash);
         let name = Name::of(key.as_bytes());
         if !self.disk.may_hold(&name) {
-            return had_copy;
+            return Some(had_copy);
         }
-        let removed = self.disk.remove(name).await;
+        let removed = self.disk.remove(name).await?;
         self.coherence.bump(hash);
-        had_copy || removed > 0
+        Some(had_copy || removed > 0)
     }
 }
 
@@ -467,7 +476,7 @@ impl<C: Coherence + 'static> Filling<C> {
     async fn is_idle(&mut self) -> bool {
         let state = std::mem::replace(&mut self.spilling, Spilling::Failed);
         self.spilling = match state {
-            Spilling::Busy(mut writing) => match timeout(PATIENCE, &mut writing).await {
+            Spilling::Busy(mut writing) => match timeout(SPILL_PATIENCE, &mut writing).await {
                 Ok(Ok(Some(spill))) => Spilling::Idle(spill),
                 _ => Spilling::Failed,
             },

@@ -17,7 +17,7 @@ pub enum Kept {
 
 /// The body of a response on its way into one.
 pub enum Filling {
-    Disk(Box<tiered::Filling<InRegion>>),
+    Disk(tiered::Filling<InRegion>),
     Memory(hot::Filling<InRegion>),
 }
 
@@ -111,9 +111,7 @@ impl Store for Kept {
         seen: Version,
     ) -> Result<Filling, NotKept> {
         match self {
-            Kept::Disk(store) => store
-                .begin(key, stored, expected, seen)
-                .map(|filling| Filling::Disk(Box::new(filling))),
+            Kept::Disk(store) => store.begin(key, stored, expected, seen).map(Filling::Disk),
             Kept::Memory(store) => store
                 .begin(key, stored, expected, seen)
                 .map(Filling::Memory),

@@ -10,6 +10,7 @@ export async function startBaton(site, workers) {
   const logs = mkdtempSync(path.join(tmpdir(), 'baton-logs-'));
   const allow = site.ports.map((port) => `"127.0.0.1:${port}"`).join(',');
   const child = spawn(BINARY, ['forward', '--listen', '127.0.0.1:0', '--workers', String(workers), '--log-dir', logs,
+    '--cache', `dir:${path.join(logs, 'cache')}`,
     '--set', `access.destinations_allow=[${allow}]`, '--set', `access.connect_ports=[${site.ports}]`],
   { stdio: ['ignore', 'ignore', 'pipe'] });
   const port = await new Promise((ready, failed) => {

@@ -28,5 +28,6 @@ mod pipelining;
 mod processes;
 mod queue;
 mod shutdown;
+mod size;
 mod start;
 mod targets;

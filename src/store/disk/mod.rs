@@ -256,12 +256,30 @@ impl Disk {
         Some(done)
     }
 
-    /// Removes what is under that name. The head files that are gone.
-    pub async fn remove(&self, name: Name) -> usize {
-        let removed = self.run(move |place| write::remove(place, &name)).await;
-        let removed = removed.unwrap_or_default();
+    /// Removes what is under that name. How many head files are gone; none: the disk refused.
+    pub async fn remove(&self, name: Name) -> Option<usize> {
+        if self.place().is_none() {
+            return Some(0);
+        }
+        let removed = self
+            .run(move |place| match write::remove(place, &name) {
+                // Where there is no directory there is nothing to be read, either.
+                Err(_) if !place.is_there() => Ok(Vec::new()),
+                removed => removed,
+            })
+            .await?;
         self.gone(&removed);
-        removed.len()
+        Some(removed.len())
+    }
+
+    /// Gives up everything that is stored: from now on no file of before is read.
+    pub fn give_up(&self) {
+        let generation = self.generation() + 1;
+        self.region.space().raise_generation(generation);
+        log::error!(
+            "{}: something that may not be served any more cannot be removed, so nothing that was stored is served",
+            self.path.display()
+        );
     }
 
     /// Does something that may wait, elsewhere. None: it failed, which has been said.
@@ -307,7 +325,7 @@ impl Disk {
             }));
         }
         let total = done.written.iter().map(|written| written.octets).sum();
-        reserved.is_written(total);
+        reserved.settle(total);
         self.gone(&done.removed);
     }
 
@@ -366,7 +384,7 @@ impl Reservation {
     }
 
     /// The journal tells of so many octets now.
-    fn is_written(mut self, octets: u64) {
+    fn settle(mut self, octets: u64) {
         let space = self.region.space();
         let row = self.region.space_row(self.worker);
         space.count(octets.saturating_sub(self.octets));

@@ -160,15 +160,15 @@ impl Place {
         &self.path
     }
 
-    /// Whether it was made to be a cache.
-    pub fn is_cache(&self) -> io::Result<bool> {
-        files::exists(self.root.as_fd(), TAG_NAME)
-    }
-
     /// Whether no object was ever put into it.
     pub fn is_empty(&self) -> io::Result<bool> {
         let objects = files::open_directory(self.root.as_fd(), OBJECTS)?;
         Ok(files::names(objects.as_fd())?.is_empty())
+    }
+
+    /// Whether it was made to be a cache.
+    pub fn is_cache(&self) -> io::Result<bool> {
+        files::exists(self.root.as_fd(), TAG_NAME)
     }
 
     /// Whether its path still names it.

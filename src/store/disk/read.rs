@@ -52,6 +52,7 @@ impl From<io::Error> for ReadError {
             (io::ErrorKind::IsADirectory, _) | (_, Some(libc::ESPIPE | libc::ELOOP)) => {
                 ReadError::Damaged("it is no plain file")
             }
+            (_, Some(libc::EIO)) => ReadError::Damaged("the disk cannot read it"),
             _ => ReadError::Io(error),
         }
     }

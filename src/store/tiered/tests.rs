@@ -283,6 +283,26 @@ fn a_past_generation_is_not_found() {
 }
 
 #[test]
+fn what_cannot_be_removed_is_not_served() {
+    let world = World::new();
+    run(async {
+        let store = store(&world, 0);
+        put(&store, KEY, b"x").await.unwrap();
+        put(&store, "http://b/", b"y").await.unwrap();
+        // Not even the superuser can unlink from a directory that is not one.
+        let objects = world.path().join("objects");
+        std::fs::rename(&objects, world.path().join("elsewhere")).unwrap();
+        std::fs::write(&objects, "").unwrap();
+        store.invalidate(KEY.as_bytes()).await;
+        std::fs::remove_file(&objects).unwrap();
+        std::fs::rename(world.path().join("elsewhere"), &objects).unwrap();
+        assert!(body(&store, KEY, &[]).await.is_none());
+        let other = body(&self::store(&world, 1), "http://b/", &[]).await;
+        assert!(other.is_none(), "nothing of before is");
+    });
+}
+
+#[test]
 fn a_directory_that_goes_and_comes_back_is_used_again() {
     let world = World::new();
     run(async {

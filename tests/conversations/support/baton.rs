@@ -268,6 +268,7 @@ impl Drop for Baton {
         if std::thread::panicking() {
             for name in [
                 "master.log",
+                "janitor.log",
                 "worker-0.log",
                 "worker-1.log",
                 "access-0.log",

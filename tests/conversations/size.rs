@@ -1,0 +1,165 @@
+//! A cache directory with very many objects: 10⁵, or as many as `BATON_TEST_OBJECTS` says.
+
+use std::path::Path;
+use std::time::Instant;
+
+use baton::cache::{Name, Policy, Stored, Times};
+use baton::http::{Headers, RequestHead, ResponseHead};
+use baton::store::disk::format::{Body, Content, Head, Kept, checksums};
+use baton::store::disk::place::{Place, write_at};
+
+use crate::support::baton::children;
+use crate::support::{Baton, Client, Origin, eventually};
+
+/// Octets of user memory an object, over all processes.
+const MEMORY: u64 = 200;
+
+fn objects() -> usize {
+    let wanted = std::env::var("BATON_TEST_OBJECTS");
+    wanted.map_or(100_000, |number| number.parse().unwrap())
+}
+
+/// Writes objects as a worker does, `/0` to `/COUNT`.
+fn fill(cache: &Path, count: usize) {
+    let place = Place::prepare(cache).unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64;
+    let times = Times {
+        request: now,
+        response: now,
+    };
+    let headers: Headers = [
+        ("Cache-Control", "max-age=86400"),
+        ("Content-Type", "text/plain"),
+    ]
+    .into_iter()
+    .collect();
+    let response = ResponseHead {
+        reason: b"OK".to_vec(),
+        headers,
+        ..ResponseHead::new()
+    };
+    let stored = Stored::new(&RequestHead::new(), &response, times, &Policy::default());
+    for n in 0..count {
+        let key = format!("reverse http://a.example/{n}").into_bytes();
+        let body = format!("object {n}");
+        let mut stored = stored.clone();
+        stored.body_len = body.len() as u64;
+        let name = Name::of(&key);
+        let sums = checksums(body.as_bytes());
+        let head = Head {
+            key,
+            generation: 1,
+            content: Content::Object(Box::new(Kept::new(stored, None, Body::Inline, sums))),
+        };
+        let mut octets = Vec::new();
+        head.encode(&mut octets);
+        octets.extend_from_slice(body.as_bytes());
+        let file = place.create_aside("test").unwrap();
+        write_at(std::os::fd::AsFd::as_fd(&file), &octets, 0).unwrap();
+        place.publish("test", &name, None).unwrap();
+    }
+}
+
+/// Octets in user space that the processes share with nobody.
+fn memory(baton: &Baton) -> u64 {
+    let processes = [vec![baton.master()], children(baton.master())].concat();
+    let private = |pid: i32| -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("Private_") || line.starts_with("Shared_Dirty"));
+        lines
+            .map(|line| {
+                line.split_whitespace()
+                    .nth(1)
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+                    * 1024
+            })
+            .sum()
+    };
+    processes.into_iter().map(private).sum()
+}
+
+/// The median of many hits that are on nobody's list of things often used, in nanoseconds.
+fn latency(client: &mut Client, among: usize) -> u128 {
+    let mut took: Vec<u128> = (0..2000)
+        .map(|n| {
+            let number = (n * 7919) % among;
+            let began = Instant::now();
+            let response = client.get(&format!("/{number}"));
+            assert!(
+                response.is_hit() && response.text() == format!("object {number}"),
+                "{}",
+                response.head
+            );
+            began.elapsed().as_nanos()
+        })
+        .collect();
+    took.sort_unstable();
+    took[took.len() / 2]
+}
+
+fn knows_all(baton: &Baton, count: usize) {
+    eventually("the janitor knows every object", || {
+        let log = baton.log("janitor.log");
+        log.contains(&format!(" {count} objects")).then_some(())
+    });
+}
+
+#[test]
+fn many_objects_cost_neither_time_nor_memory() {
+    // Files in memory where there is such a place: it is the number that counts.
+    let shm = Path::new("/dev/shm");
+    let place = if shm.is_dir() {
+        shm.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let temporary = tempfile::tempdir_in(place).unwrap();
+    let origin = Origin::start(|_| Vec::new());
+    let mut figures = Vec::new();
+    for count in [1000, objects()] {
+        let cache = temporary.path().join(count.to_string());
+        fill(&cache, count);
+        let flag = format!("dir:{}", cache.display());
+        let flags = [
+            "--cache",
+            &flag,
+            "--workers",
+            "1",
+            "--set",
+            "cache.memory=0",
+        ];
+        let began = Instant::now();
+        let baton = Baton::reverse(origin.address(), &flags);
+        let mut client = baton.client();
+        let first = client.get(&format!("/{}", count / 2));
+        let started = began.elapsed();
+        assert!(first.is_hit(), "{}", first.head);
+        knows_all(&baton, count);
+        figures.push((
+            count as u64,
+            memory(&baton),
+            latency(&mut client, count),
+            started,
+        ));
+    }
+    let [
+        (few, memory_of_few, latency_of_few, start_of_few),
+        (many, memory_of_many, latency_of_many, start_of_many),
+    ] = figures[..]
+    else {
+        panic!("two runs were made")
+    };
+    let each = memory_of_many.saturating_sub(memory_of_few) / (many - few);
+    println!(
+        "{few} objects: first hit after {start_of_few:?}, a hit {latency_of_few} ns, {memory_of_few} octets; \
+         {many}: {start_of_many:?}, {latency_of_many} ns, {memory_of_many}; {each} octets an object"
+    );
+    assert!(each < MEMORY, "{each} octets of memory an object");
+}
