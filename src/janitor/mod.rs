@@ -17,6 +17,7 @@ mod ledger;
 pub mod operations;
 pub mod protocol;
 mod tour;
+mod trouble;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ use books::{Books, Now, Opened};
 use control::Control;
 use evict::Bounds;
 use tour::{Scope, Tour};
+use trouble::Trouble;
 
 /// Between two looks, when there is something to do and when there is not.
 const BUSY_MS: u16 = 20;
@@ -92,12 +94,6 @@ enum Filtering {
     Idle,
     /// It is asked from then on.
     Turning(u64),
-}
-
-/// Something that goes wrong for a while: said once when it begins and once when it ends.
-#[derive(Debug, Default)]
-struct Trouble {
-    since: Option<u64>,
 }
 
 /// Why the loop ends.
@@ -503,23 +499,6 @@ fn listen(channel: &Channel, pause: u16) -> Option<End> {
                 log::error!("the master's message cannot be used: {error}");
                 return Some(End::Orphaned);
             }
-        }
-    }
-}
-
-// === impl Trouble
-
-impl Trouble {
-    fn begins(&mut self, what: std::fmt::Arguments<'_>) {
-        if self.since.is_none() {
-            self.since = Some(monotonic_ms());
-            log::warn!("{what}; it is tried again");
-        }
-    }
-
-    fn ends(&mut self, what: std::fmt::Arguments<'_>) {
-        if let Some(since) = self.since.take() {
-            log::info!("{what}, after {} s", (monotonic_ms() - since) / 1000);
         }
     }
 }
