@@ -24,6 +24,7 @@ use super::{Body, BodyFile, Coherence, Find, Hot, NotKept, Object, Store, Versio
 use crate::cache::{Key, Name, Stored, key};
 use crate::http::Headers;
 use crate::shared::Region;
+use crate::wire::buffers;
 
 /// How long a response is held back for a disk; what takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -146,7 +147,12 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
             expected,
             seen,
             length: 0,
-            buffer: Vec::with_capacity(expected.unwrap_or(0).min(BLOCK as u64) as usize),
+            buffer: match expected {
+                Some(length) if length <= buffers::ORDINARY as u64 => {
+                    Vec::with_capacity(length as usize)
+                }
+                _ => buffers::take_large(),
+            },
             counted: 0,
             reservation: Some(reservation),
             spilling: Spilling::No,
@@ -276,13 +282,10 @@ impl<C: Coherence> Inner<C> {
     ) -> Option<Rc<Object>> {
         let hash = key::hash(key.as_bytes());
         let generation = new.generation;
-        let inline = match &new.body {
-            NewBody::Inline(body) if body.len() as u64 <= self.disk.in_memory() => {
-                Some(body.clone())
-            }
-            _ => None,
-        };
-        let done = self.disk.put(new, reserved).await?;
+        let is_small = matches!(&new.body, NewBody::Inline(body) if body.len() as u64 <= self.disk.in_memory());
+        let mut done = self.disk.put(new, reserved).await?;
+        let inline = is_small.then(|| Bytes::copy_from_slice(&done.inline));
+        buffers::give(&mut done.inline);
         // Only now is it certain that an invalidation either saw the file or is seen here.
         if self.coherence.read(hash) != seen || self.disk.generation() != generation {
             self.disk.remove(done.name).await;
@@ -304,7 +307,7 @@ impl<C: Coherence> Inner<C> {
             key: key.as_bytes().to_vec(),
             generation,
             stored: object.stored.clone(),
-            body: NewBody::Inline(Bytes::new()),
+            body: NewBody::Inline(Vec::new()),
             aside: self.disk.aside(),
             replaces: true,
         };
@@ -413,7 +416,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         if !self.is_idle().await {
             return false;
         }
-        let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(BLOCK));
+        let data = std::mem::replace(&mut self.buffer, buffers::take_large());
         self.spill(data);
         true
     }
@@ -423,7 +426,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             return None;
         }
         let body = if self.length <= INLINE as u64 {
-            NewBody::Inline(std::mem::take(&mut self.buffer).into())
+            NewBody::Inline(std::mem::take(&mut self.buffer))
         } else {
             self.spill_rest().await?
         };
@@ -496,15 +499,17 @@ impl<C: Coherence + 'static> Filling<C> {
         };
         let (disk, aside) = (self.inner.disk.clone(), self.inner.disk.aside());
         self.spilling = Spilling::Busy(tokio::task::spawn_local(async move {
-            disk.run(move |place| {
+            let written = disk.run(move |place| {
                 let mut spill = match begun {
                     Some(spill) => spill,
                     None => Spill::create(place.clone(), aside)?,
                 };
                 spill.write(&data)?;
-                Ok(spill)
-            })
-            .await
+                Ok((spill, data))
+            });
+            let (spill, mut data) = written.await?;
+            buffers::give(&mut data);
+            Some(spill)
         }));
     }
 
@@ -530,6 +535,7 @@ impl<C: Coherence + 'static> Drop for Filling<C> {
     fn drop(&mut self) {
         let arriving = self.inner.arriving.get();
         self.inner.arriving.set(arriving - self.counted);
+        buffers::give(&mut self.buffer);
         // Its file is removed where that may take its time.
         if let Spilling::Idle(spill) = std::mem::replace(&mut self.spilling, Spilling::No)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()

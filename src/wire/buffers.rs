@@ -10,7 +10,7 @@ pub const ORDINARY: usize = 16 * 1024;
 pub const LARGE: usize = 256 * 1024;
 /// Buffers of each size kept for the next user.
 const KEPT_ORDINARY: usize = 64;
-const KEPT_LARGE: usize = 4;
+const KEPT_LARGE: usize = 16;
 
 #[derive(Default)]
 struct Free {

@@ -43,7 +43,7 @@ impl World {
             spill.write(&body).unwrap();
             NewBody::File(spill)
         } else {
-            NewBody::Inline(body.into())
+            NewBody::Inline(body)
         };
         let new = write::New {
             key: key.as_bytes().to_vec(),

@@ -27,7 +27,7 @@ pub struct New {
 }
 
 pub enum NewBody {
-    Inline(bytes::Bytes),
+    Inline(Vec<u8>),
     File(Spill),
 }
 
@@ -38,6 +38,8 @@ pub struct Done {
     /// The file of the body, which begins at the octet `from`.
     pub file: OwnedFd,
     pub from: u64,
+    /// An inline body as it was given.
+    pub inline: Vec<u8>,
     pub written: Vec<Written>,
     /// Head files that are gone.
     pub removed: Vec<Name>,
@@ -206,12 +208,7 @@ fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<
         NewBody::Inline(body) => (None, Body::Inline, format::checksums(&body), body),
         NewBody::File(spill) => {
             let (file, place, checksums) = spill.publish(&name)?;
-            (
-                Some(file),
-                Body::File(place),
-                checksums,
-                bytes::Bytes::new(),
-            )
+            (Some(file), Body::File(place), checksums, Vec::new())
         }
     };
     let mut stored = new.stored;
@@ -242,6 +239,7 @@ fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<
         kept: *kept,
         from: if file.is_some() { 0 } else { from },
         file: file.unwrap_or(head_file),
+        inline,
         written: vec![Written {
             name,
             kind,
@@ -315,6 +313,7 @@ pub fn refresh(place: &Place, name: &Name, times: Times, new: New) -> io::Result
         kept: *kept,
         file,
         from,
+        inline: Vec::new(),
         written: vec![Written {
             name: *name,
             kind,
