@@ -363,12 +363,13 @@ pub fn remove(place: &Place, name: &Name) -> io::Result<Vec<Name>> {
                 place.remove(name, Some(random))?;
             }
         }
-        Ok(Content::List(list)) => {
+        // One that leads on is none of ours, and might lead around in a circle.
+        Ok(Content::List(list)) if name.is_base() => {
             for variant in list.variants {
                 removed.extend(remove(place, &Name { variant, ..*name })?);
             }
         }
-        Err(_) => {}
+        Ok(Content::List(_)) | Err(_) => {}
     }
     Ok(removed)
 }

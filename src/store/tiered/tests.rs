@@ -269,6 +269,42 @@ fn a_replaced_body_leaves_nothing_behind() {
     });
 }
 
+/// Files that somebody has written who knows the format.
+#[test]
+fn what_leads_around_in_a_circle_or_is_a_part_is_a_miss() {
+    use crate::store::disk::format::{Content, Head, List};
+    use crate::store::disk::place::write_at;
+    use std::os::fd::AsFd;
+
+    let world = World::new();
+    let place = Place::open(&world.path()).unwrap();
+    let base = Name::of(KEY.as_bytes());
+    let variant = base.variant(b"");
+    for name in [base, variant] {
+        let list = List {
+            number: 1,
+            names: vec![vec![]],
+            variants: vec![variant.variant],
+        };
+        let head = Head {
+            key: KEY.as_bytes().to_vec(),
+            generation: 1,
+            content: Content::List(list),
+        };
+        let mut octets = Vec::new();
+        head.encode(&mut octets);
+        let file = place.create_aside("planted").unwrap();
+        write_at(file.as_fd(), &octets, 0).unwrap();
+        place.publish("planted", &name, None).unwrap();
+    }
+    run(async {
+        let store = store(&world, 0);
+        assert!(body(&store, KEY, &[]).await.is_none());
+        assert!(store.invalidate(KEY.as_bytes()).await);
+        assert!(files(&world).is_empty());
+    });
+}
+
 #[test]
 fn a_past_generation_is_not_found() {
     let world = World::new();

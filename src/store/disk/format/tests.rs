@@ -95,6 +95,19 @@ fn a_flipped_bit_shows() {
 }
 
 #[test]
+fn a_length_that_no_inline_body_has_is_damage() {
+    for length in [INLINE as u64 + 1, u64::MAX] {
+        let mut head = object(b"hello", Body::Inline);
+        let Content::Object(kept) = &mut head.content else {
+            unreachable!("an object was made")
+        };
+        kept.stored.body_len = length;
+        kept.checksums = vec![0; length.div_ceil(BLOCK as u64).min(3) as usize];
+        assert_eq!(Head::decode(&encoded(&head)), Err(FormatError::Damaged));
+    }
+}
+
+#[test]
 fn another_version_says_so() {
     let mut octets = encoded(&list());
     octets[6] += 1;
