@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::{Coherence, Find, MAX_VARIANTS, Object, Store, Version, Writer};
-use crate::cache::{Key, Policy, Stored, Times, storable};
+use crate::cache::{Key, Policy, Stored, Times, key, storable};
 use crate::http::{Headers, RequestHead, ResponseHead};
 use crate::shared::Region;
 use crate::store::disk::place::Place;
@@ -268,19 +268,34 @@ async fn variants<S: Store>(store: &S) {
 async fn refresh<S: Store>(store: &S) {
     let old = put(store, KEY, b"hello").await.unwrap();
     let fields = stored(&[], &[("X-New", "1")]);
-    let new = store.refresh(KEY.as_bytes(), &old, fields).await;
+    let seen = store.version(KEY.as_bytes());
+    let new = store.refresh(KEY.as_bytes(), &old, fields, seen).await;
     assert_eq!((octets(&new), new.stored.body_len), (b"hello".to_vec(), 5));
     let found = object(store, KEY, &[]).await.unwrap();
     assert!(found.stored.headers.contains("x-new"));
     assert!(String::from_utf8_lossy(&found.head).contains("X-New: 1\r\n"));
     assert_eq!(octets(&found), b"hello");
     // One that has been invalidated is served to whom it was for, and not kept.
+    let seen = store.version(KEY.as_bytes());
     invalidate(store).await;
     let served = store
-        .refresh(KEY.as_bytes(), &found, stored(&[], &[]))
+        .refresh(KEY.as_bytes(), &found, stored(&[], &[]), seen)
         .await;
     assert_eq!(octets(&served), b"hello");
     assert!(!has(store).await);
+    // Nor does a late answer about one put its fields over another body that came in the same second.
+    let old = put_variant(store, KEY, &[], &[("ETag", "\"old\"")], b"hello").await;
+    invalidate(store).await;
+    put_variant(store, KEY, &[], &[("ETag", "\"new\"")], b"other").await;
+    let seen = store.version(KEY.as_bytes());
+    let late = stored(&[], &[("ETag", "\"old\""), ("X-New", "1")]);
+    store
+        .refresh(KEY.as_bytes(), &old.unwrap(), late, seen)
+        .await;
+    let found = object(store, KEY, &[]).await;
+    assert!(found.is_none_or(|found| octets(&found) == b"other"
+        && found.stored.headers.get("etag") == Some(&b"\"new\""[..])));
+    invalidate(store).await;
 }
 
 async fn overtaken<S: Store>(store: &S) {
@@ -313,7 +328,8 @@ async fn two_processes<S: Store>(one: &S, two: &S, slots: &Slots, shares: bool) 
     // A refresh reaches all: nobody serves what was before it.
     let (old, _) = fill().await;
     let old = object(one, KEY, &[]).await.or(old).unwrap();
-    one.refresh(KEY.as_bytes(), &old, stored(&[], &[("X-New", "1")]))
+    let seen = one.version(KEY.as_bytes());
+    one.refresh(KEY.as_bytes(), &old, stored(&[], &[("X-New", "1")]), seen)
         .await;
     for store in [one, two] {
         let found = object(store, KEY, &[]).await;
@@ -321,13 +337,27 @@ async fn two_processes<S: Store>(one: &S, two: &S, slots: &Slots, shares: bool) 
     }
     assert!(has(one).await);
     let old = object(one, KEY, &[]).await.unwrap();
+    let seen = one.version(KEY.as_bytes());
     invalidate(two).await;
-    one.refresh(KEY.as_bytes(), &old, stored(&[], &[])).await;
+    one.refresh(KEY.as_bytes(), &old, stored(&[], &[]), seen)
+        .await;
     assert_eq!(
         both().await,
         [false, false],
         "a refresh does not bring back what was invalidated"
     );
+    assert!(!one.invalidate(KEY.as_bytes()).await, "it is gone already");
+    // An invalidation that has only begun, when a refresh comes: its files are still there.
+    fill().await;
+    let old = object(one, KEY, &[]).await.unwrap();
+    let seen = one.version(KEY.as_bytes());
+    slots.bump(key::hash(KEY.as_bytes()));
+    one.refresh(KEY.as_bytes(), &old, stored(&[], &[("X-New", "1")]), seen)
+        .await;
+    for store in [one, two] {
+        let found = object(store, KEY, &[]).await;
+        assert!(found.is_none_or(|found| !found.stored.headers.contains("x-new")));
+    }
     // A new epoch ends what is held in memory; what is being stored is of before.
     fill().await;
     let seen = one.version(KEY.as_bytes());

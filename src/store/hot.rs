@@ -129,9 +129,11 @@ impl<C: Coherence> Hot<C> {
         self.inner.add(key, object, seen);
     }
 
-    /// Forgets what is kept in this process. Whether there was something.
+    /// Forgets what is kept in this process. Whether there was something that still counted.
     pub fn forget(&self, key: &[u8]) -> bool {
-        self.inner.entries.borrow_mut().remove(key).is_some()
+        let had = self.holds(key);
+        self.inner.entries.borrow_mut().remove(key);
+        had
     }
 
     /// Octets in use, as they are counted.
@@ -194,7 +196,14 @@ impl<C: Coherence> Store for Hot<C> {
         })
     }
 
-    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
+    // What is held here remembers its own version.
+    async fn refresh(
+        &self,
+        key: &[u8],
+        old: &Rc<Object>,
+        new: Stored,
+        _seen: Version,
+    ) -> Rc<Object> {
         let object = Rc::new(old.refreshed(new));
         let current = self.version(key);
         match self.inner.place_of(key, old, current) {

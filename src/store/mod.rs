@@ -146,9 +146,10 @@ pub trait Store {
         seen: Version,
     ) -> Result<Self::Writer, NotKept>;
 
-    /// Puts `new` in the place of `old`, with the same body, for all processes. What is returned is to be served,
-    /// whether or not it could be kept.
-    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object>;
+    /// Puts `new` in the place of `old`, with the same body, for all processes; the request was sent at version `seen`.
+    /// What is returned is to be served, whether or not it could be kept.
+    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored, seen: Version)
+    -> Rc<Object>;
 
     /// Forgets everything under the key, in all processes. Whether there was something.
     async fn invalidate(&self, key: &[u8]) -> bool;

@@ -159,13 +159,20 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
         })
     }
 
-    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
+    async fn refresh(
+        &self,
+        key: &[u8],
+        old: &Rc<Object>,
+        new: Stored,
+        seen: Version,
+    ) -> Rc<Object> {
         let object = Rc::new(old.refreshed(new));
         let work = Inner::refresh(
             self.inner.clone(),
             Key::from(key),
             old.clone(),
             object.clone(),
+            seen,
         );
         let _ = timeout(PATIENCE, tokio::task::spawn_local(work)).await;
         object
@@ -178,6 +185,8 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
             // What may not be served any more and cannot be removed takes everything with it.
             _ => {
                 self.inner.disk.give_up();
+                // Who read it meanwhile has a copy of what was current after the first word.
+                self.inner.coherence.bump(key::hash(key));
                 true
             }
         }
@@ -298,10 +307,14 @@ impl<C: Coherence> Inner<C> {
         Some(object)
     }
 
-    async fn refresh(self: Rc<Self>, key: Key, old: Rc<Object>, object: Rc<Object>) {
+    async fn refresh(self: Rc<Self>, key: Key, old: Rc<Object>, object: Rc<Object>, seen: Version) {
         let Some(on_disk) = &old.on_disk else { return };
         let hash = key::hash(key.as_bytes());
-        let seen = self.coherence.read(hash);
+        // What was changed since the request was sent is not spoken of by its answer: nor is it by one that comes while
+        // an invalidation is between its two words.
+        if self.coherence.read(hash) != seen {
+            return;
+        }
         let generation = self.disk.generation();
         let new = New {
             key: key.as_bytes().to_vec(),
@@ -311,8 +324,8 @@ impl<C: Coherence> Inner<C> {
             aside: self.disk.aside(),
             replaces: true,
         };
-        let times = old.stored.times;
-        if self.disk.refresh(on_disk, times, new).await.is_none() {
+        let known = old.stored.clone();
+        if self.disk.refresh(on_disk, known, new).await.is_none() {
             self.forget_copies(key.as_bytes());
             return;
         }

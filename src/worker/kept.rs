@@ -118,10 +118,16 @@ impl Store for Kept {
         }
     }
 
-    async fn refresh(&self, key: &[u8], old: &Rc<Object>, new: Stored) -> Rc<Object> {
+    async fn refresh(
+        &self,
+        key: &[u8],
+        old: &Rc<Object>,
+        new: Stored,
+        seen: Version,
+    ) -> Rc<Object> {
         match self {
-            Kept::Disk(store) => store.refresh(key, old, new).await,
-            Kept::Memory(store) => store.refresh(key, old, new).await,
+            Kept::Disk(store) => store.refresh(key, old, new, seen).await,
+            Kept::Memory(store) => store.refresh(key, old, new, seen).await,
         }
     }
 

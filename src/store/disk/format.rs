@@ -14,6 +14,7 @@ use crate::cache::vary::Selection;
 use crate::cache::{CacheControl, Lifetime, Source, Stored, Times};
 use crate::http::Headers;
 use crate::http::head::write_status_line;
+use crate::store::MAX_VARIANTS;
 
 /// Rises with any change of the layout; files of another version are misses, and are swept.
 const VERSION: u32 = 1;
@@ -280,7 +281,8 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
     };
     let list = reader.optional()?;
     let body = match reader.u8()? {
-        0 => Body::Inline,
+        // Whoever reads it makes room for all of it.
+        0 if stored.body_len <= INLINE as u64 => Body::Inline,
         1 => Body::File(decode_file(reader)?),
         _ => return None,
     };
@@ -314,7 +316,8 @@ fn decode_file(reader: &mut Reader<'_>) -> Option<File> {
 
 fn decode_list(reader: &mut Reader<'_>) -> Option<List> {
     let number = reader.u64()?;
-    let lists = reader.u32()?;
+    // Each costs whoever looks up a head more, or whoever removes.
+    let lists = reader.u32().filter(|lists| *lists <= MAX_LISTS as u32)?;
     let names = (0..lists)
         .map(|_| {
             let names = reader.u32()?;
@@ -323,7 +326,7 @@ fn decode_list(reader: &mut Reader<'_>) -> Option<List> {
                 .collect()
         })
         .collect::<Option<_>>()?;
-    let variants = reader.u32()?;
+    let variants = reader.u32().filter(|it| *it <= MAX_VARIANTS as u32)?;
     Some(List {
         number,
         names,

@@ -240,12 +240,12 @@ impl Disk {
     pub async fn refresh(
         &self,
         on_disk: &OnDisk,
-        times: crate::cache::Times,
+        known: crate::cache::Stored,
         new: New,
     ) -> Option<Done> {
         let (key, stored, name) = (new.key.clone(), new.stored.clone(), on_disk.name);
         let done = self
-            .run(move |place| write::refresh(place, &name, times, new))
+            .run(move |place| write::refresh(place, &name, &known, new))
             .await??;
         let none = Reservation {
             region: self.region.clone(),

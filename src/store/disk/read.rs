@@ -104,6 +104,10 @@ pub fn head<'a>(
     if Name::of(&head.key).base != name.base {
         return Err(ReadError::Damaged("it belongs elsewhere"));
     }
+    // A list leads to objects only: what it leads to is looked up and removed without end otherwise.
+    if !name.is_base() && matches!(head.content, Content::List(_)) {
+        return Err(ReadError::Damaged("it belongs elsewhere"));
+    }
     Ok(Read {
         head,
         length,

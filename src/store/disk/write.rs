@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::format::{self, BLOCK, Body, Content, File, Head, Kept, List, MAX_LISTS};
 use super::place::{Place, cost, write_at, write_both};
 use super::read::{self, ReadError};
-use crate::cache::{Name, Stored, Times};
+use crate::cache::{Name, Stored};
 use crate::shared::Kind;
 use crate::store::MAX_VARIANTS;
 use crate::sys::files::{self, Access};
@@ -267,10 +267,10 @@ fn write_head(
     Ok((file, cost(from + inline.len() as u64), from))
 }
 
-/// Brings the fields of an object up to date, if it still is the one of those `times`.
+/// Brings the fields of an object up to date, if it still is the one that was `known`.
 ///
 /// None: another one has taken its place, or it is gone.
-pub fn refresh(place: &Place, name: &Name, times: Times, new: New) -> io::Result<Option<Done>> {
+pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Result<Option<Done>> {
     let mut buffer = Vec::new();
     let read = match read::head(place, name, Access::Blocking, &mut buffer) {
         Ok(read) => read,
@@ -282,7 +282,10 @@ pub fn refresh(place: &Place, name: &Name, times: Times, new: New) -> io::Result
     };
     let is_same = read.head.key == new.key
         && read.head.generation == new.generation
-        && old.stored.times == times
+        && old.stored.times == known.times
+        && old.stored.body_len == known.body_len
+        // Two may have come in one second.
+        && old.stored.headers == known.headers
         && old.stored.selection == new.stored.selection;
     if !is_same {
         return Ok(None);

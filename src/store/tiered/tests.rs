@@ -329,7 +329,10 @@ fn what_cannot_be_removed_is_not_served() {
         let objects = world.path().join("objects");
         std::fs::rename(&objects, world.path().join("elsewhere")).unwrap();
         std::fs::write(&objects, "").unwrap();
+        let before = store.version(KEY.as_bytes());
         store.invalidate(KEY.as_bytes()).await;
+        // Said twice as any other: who read it in between must not keep his copy.
+        assert_eq!(store.version(KEY.as_bytes()).slot, before.slot + 2);
         std::fs::remove_file(&objects).unwrap();
         std::fs::rename(world.path().join("elsewhere"), &objects).unwrap();
         assert!(body(&store, KEY, &[]).await.is_none());
@@ -402,4 +405,34 @@ fn truncate(path: &Path, length: u64) {
 
 fn length(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().len()
+}
+
+#[test]
+fn a_list_leads_to_no_list() {
+    use super::super::disk::format::{Content, Head, List};
+    use super::super::disk::place::write_at;
+    use super::super::disk::read::{self, ReadError};
+    use crate::sys::files::Access;
+    use std::os::fd::AsFd;
+
+    let world = World::new();
+    let place = Place::open(&world.path()).unwrap();
+    let head = Head {
+        key: KEY.as_bytes().to_vec(),
+        generation: 1,
+        content: Content::List(List::default()),
+    };
+    let mut encoded = Vec::new();
+    head.encode(&mut encoded);
+    let base = Name::of(KEY.as_bytes());
+    let is_read = |name: Name| {
+        let file = place.create_aside("1-2-3").unwrap();
+        write_at(file.as_fd(), &encoded, 0).unwrap();
+        place.publish("1-2-3", &name, None).unwrap();
+        let mut buffer = Vec::new();
+        let read = read::head(&place, &name, Access::Blocking, &mut buffer);
+        assert!(matches!(read, Ok(_) | Err(ReadError::Damaged(_))));
+        read.is_ok()
+    };
+    assert!(is_read(base) && !is_read(base.variant(b"x")));
 }

@@ -71,7 +71,9 @@ async fn refreshed(
             ..plan.clone()
         });
     };
-    let object = store.refresh(key.as_bytes(), stale, refreshed.stored).await;
+    let object = store
+        .refresh(key.as_bytes(), stale, refreshed.stored, plan.version)
+        .await;
     let mut status = plan.status.and_stored(object.stored.remaining(now));
     if let Err(reason) = refreshed.keep {
         // Good for this once.

@@ -149,3 +149,22 @@ proptest! {
         prop_assert!(read.iter().eq(headers.iter()));
     }
 }
+
+#[test]
+fn nothing_is_read_that_would_take_more_than_it_may() {
+    let most = object(&[1; INLINE], Body::Inline);
+    assert!(Head::decode(&encoded(&most)).is_ok());
+    let more = object(&[1; INLINE + 1], Body::Inline);
+    assert_eq!(Head::decode(&encoded(&more)), Err(FormatError::Damaged));
+    let list = |names, variants| Head {
+        content: Content::List(List {
+            number: 5,
+            names: vec![vec![]; names],
+            variants: vec![[1; 8]; variants],
+        }),
+        ..list()
+    };
+    let decoded = |names, variants| Head::decode(&encoded(&list(names, variants))).is_ok();
+    assert!(decoded(MAX_LISTS, MAX_VARIANTS));
+    assert!(!decoded(MAX_LISTS + 1, 1) && !decoded(1, MAX_VARIANTS + 1));
+}
