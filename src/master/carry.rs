@@ -157,7 +157,8 @@ impl Master {
     }
 }
 
-/// A line on standard error. `eprintln!` would end the master where nobody reads it any more, or the disk is full.
+/// A line on standard error, in one piece. `eprintln!` would end the master where nobody reads it any more, or the disk
+/// is full.
 fn tell_console(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "baton: {line}");
+    let _ = io::stderr().write_all(format!("baton: {line}\n").as_bytes());
 }

@@ -61,11 +61,15 @@ impl Body {
     pub fn is_intact(&self) -> bool {
         match self {
             Body::Memory(_) => true,
-            Body::File(body) if body.given_up.load(Relaxed) => false,
-            Body::File(body) => files::facts(body.file()).is_ok_and(|now| {
-                // A file that is renamed or removed changes, too, and not what is in it.
-                (now.size, now.modified) == (body.facts.size, body.facts.modified)
-            }),
+            Body::File(body) => body.unchanged().is_some(),
+        }
+    }
+
+    /// Whether it is worth keeping at hand: a file that was removed takes its space until it is closed.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Body::Memory(_) => true,
+            Body::File(body) => body.unchanged().is_some_and(|now| now.links > 0),
         }
     }
 
@@ -113,6 +117,14 @@ impl BodyFile {
 
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// What is known of the file now, if nobody has changed what is in it.
+    fn unchanged(&self) -> Option<Facts> {
+        let now = files::facts(self.file()).ok()?;
+        // A file that is renamed or removed changes, too, and not what is in it.
+        let same = (now.size, now.modified) == (self.facts.size, self.facts.modified);
+        (same && !self.given_up.load(Relaxed)).then_some(now)
     }
 
     fn read(&self, out: &mut Vec<u8>, access: Access) -> io::Result<()> {

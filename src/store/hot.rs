@@ -136,6 +136,13 @@ impl<C: Coherence> Hot<C> {
         had
     }
 
+    /// Forgets what is not worth keeping any more.
+    pub fn sweep(&self) {
+        let is_kept =
+            |_: &Key, variants: &Variants| variants.iter().all(|kept| kept.object.body.is_kept());
+        self.inner.entries.borrow_mut().retain(is_kept);
+    }
+
     /// Octets in use, as they are counted.
     pub fn weight(&self) -> u64 {
         self.inner.entries.borrow().weight()

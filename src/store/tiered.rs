@@ -28,13 +28,15 @@ use crate::wire::buffers;
 
 /// How long a response is held back for a disk; what takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long the disk is waited for, where it may have what is asked for; then the origin server is asked.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the octets of a body wait for a disk that is slower than the network, before it is not kept.
 const SPILL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an invalidation may hold a response back: what others see after it must not be of before.
 const INVALIDATION_PATIENCE: Duration = Duration::from_secs(30);
 /// Octets of bodies on their way to the disk, over all responses of a worker.
 const MAX_ARRIVING: u64 = 128 << 20;
-/// A body of unknown length reserves space in steps of this.
+/// Space is reserved in steps of this.
 const STEP: u64 = 1 << 20;
 
 /// Bodies up to this size are kept in memory; larger ones leave from their files as fast.
@@ -91,6 +93,12 @@ impl<C: Coherence + 'static> Tiered<C> {
         self.inner.closed.set(true);
     }
 
+    /// Now and then: closes files that have been removed, and looks whether the directory is still where it was.
+    pub async fn look_after(&self) {
+        self.inner.files.iter().for_each(Hot::sweep);
+        self.inner.disk.open_again().await;
+    }
+
     pub fn disk(&self) -> &Disk {
         &self.inner.disk
     }
@@ -110,8 +118,13 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
 
     async fn look(&self, key: &[u8], request: &Headers) -> Find {
         let version = self.version(key);
-        let looked = self.inner.disk.look(key, request).await;
-        self.inner.found(key, looked, version)
+        let (disk, own, request) = (self.inner.disk.clone(), key.to_vec(), request.clone());
+        // What it finds out is heeded, also when nobody waits for the answer any more.
+        let asked = tokio::task::spawn_local(async move { disk.look(&own, &request).await });
+        match timeout(LOOK_PATIENCE, asked).await {
+            Ok(Ok(looked)) => self.inner.found(key, looked, version),
+            _ => Find::Absent,
+        }
     }
 
     fn version(&self, key: &[u8]) -> Version {
@@ -134,9 +147,12 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
         }
         let name = Name::of(key.as_bytes());
         let head = stored.memory() as u64 + key.as_bytes().len() as u64;
-        let reservation = inner
-            .disk
-            .reserve(&name, space(head, expected.unwrap_or(0)))?;
+        let whole = space(head, expected.unwrap_or(0));
+        if whole > inner.disk.limit() {
+            return Err(NotKept::Full);
+        }
+        // Of what is only promised, no more than a step: a promise must not throw out what is there.
+        let reservation = inner.disk.reserve(&name, whole.min(STEP))?;
         Ok(Filling {
             generation: inner.disk.generation(),
             inner: inner.clone(),
@@ -214,7 +230,7 @@ impl<C: Coherence> Inner<C> {
             let Some(object) = tier.get(key, request) else {
                 continue;
             };
-            if object.body.is_intact() {
+            if object.body.is_kept() {
                 object.on_disk.iter().for_each(|at| self.disk.used(at));
                 return Some(object);
             }
@@ -481,11 +497,11 @@ impl<C: Coherence + 'static> Filling<C> {
         if missing == 0 {
             return true;
         }
-        let wanted = match self.expected {
-            None if length > INLINE as u64 => missing.max(STEP),
-            _ => missing,
-        };
-        reservation.more(wanted)
+        let most = self.expected.map_or(u64::MAX, |whole| {
+            space(self.head, whole).saturating_sub(reservation.octets())
+        });
+        let step = if length > INLINE as u64 { STEP } else { 0 };
+        reservation.more(missing.max(step.min(most)))
     }
 
     /// Waits until what was given to the disk is there.

@@ -37,6 +37,8 @@ pub struct Facts {
     /// Last change of anything, renaming included: seconds.
     pub changed: i64,
     pub inode: u64,
+    /// Names that lead to it; 0: it is removed, and takes its space until it is closed.
+    pub links: u64,
     pub owner: u32,
     pub is_file: bool,
 }
@@ -159,6 +161,7 @@ pub fn facts(file: BorrowedFd<'_>) -> io::Result<Facts> {
         ),
         changed: stat.st_ctime,
         inode: stat.st_ino,
+        links: stat.st_nlink,
         owner: stat.st_uid,
         is_file: SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG,
     })

@@ -8,8 +8,9 @@
 #![expect(unsafe_code, reason = "views into a mapping")]
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -127,12 +128,12 @@ pub fn sealed_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The whole content of such a file, wherever its offset (which all holders share) stands.
+/// The whole content of such a file. Its offset, which all holders share, is left alone: several may read at once.
 pub fn read_sealed(fd: OwnedFd) -> io::Result<Vec<u8>> {
-    let mut file = File::from(fd);
-    file.seek(SeekFrom::Start(0))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    let file = File::from(fd);
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
@@ -194,6 +195,21 @@ mod tests {
                 .is_err()
         );
         assert_eq!(read_sealed(copy).unwrap(), b"configuration");
+    }
+
+    #[test]
+    fn several_read_a_sealed_file_at_once() {
+        let content = vec![7; 1 << 16];
+        let fd = sealed_file("test", &content).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        assert!(read_sealed(fd.try_clone().unwrap()).unwrap() == content);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

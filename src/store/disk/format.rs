@@ -287,8 +287,7 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
         _ => return None,
     };
     let sums = reader.u32()?;
-    let is_small = body != Body::Inline || stored.body_len <= INLINE as u64;
-    if !is_small || u64::from(sums) != stored.body_len.div_ceil(BLOCK as u64) {
+    if u64::from(sums) != stored.body_len.div_ceil(BLOCK as u64) {
         return None;
     }
     Some(Kept {

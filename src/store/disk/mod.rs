@@ -105,6 +105,11 @@ impl Disk {
         self.in_memory
     }
 
+    /// Octets that there may be, over all.
+    pub fn limit(&self) -> u64 {
+        self.region.space().limit()
+    }
+
     /// Whether there may be something under that name.
     pub fn may_hold(&self, name: &Name) -> bool {
         self.region.filter().may_hold(name)

@@ -146,8 +146,11 @@ impl Place {
         if !files::exists(root, TAG_NAME)? {
             self.replace(TAG_NAME, TAG)?;
         }
-        files::make_directory(root, OBJECTS)?;
+        let is_new = files::make_directory(root, OBJECTS)?;
         files::make_directory(root, ASIDE)?;
+        if is_new && !files::exists(root, GENERATION)? {
+            self.set_generation(1)?;
+        }
         Ok(())
     }
 
@@ -232,10 +235,13 @@ impl Place {
             .is_ok_and(|facts| facts.inode == lock.inode)
     }
 
-    /// The number that heads must carry; 1 where none was ever written.
+    /// The number that heads must carry. `InvalidData`: nobody knows which it was.
     pub fn generation(&self) -> io::Result<u64> {
         let file = match files::open(self.root.as_fd(), GENERATION, Access::Blocking) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(1),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let message = "the file `generation` is missing";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
             opened => opened?,
         };
         let mut text = Vec::new();

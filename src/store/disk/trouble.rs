@@ -8,6 +8,8 @@ use crate::sys::clock::monotonic_ms;
 
 /// How long nothing is stored after a failure.
 const PAUSE_MS: u64 = 1_000;
+/// How long nothing may have failed before it is said that all is well: a full disk takes a little now and then.
+const QUIET_MS: u64 = 5_000;
 
 /// Since when and until when.
 #[derive(Debug, Default)]
@@ -30,6 +32,9 @@ impl Trouble {
     }
 
     pub fn is_over(&self, path: &Path) {
+        if monotonic_ms() < self.until.get() + QUIET_MS {
+            return;
+        }
         if let Some(since) = self.since.take() {
             let seconds = monotonic_ms().saturating_sub(since) / 1000;
             log::info!(
@@ -56,8 +61,11 @@ mod tests {
         assert!(!trouble.is_recent());
         trouble.began(path, &io::ErrorKind::StorageFull.into());
         assert!(trouble.is_recent());
+        trouble.until.set(monotonic_ms());
+        assert!(!trouble.is_recent());
+        trouble.is_over(path);
+        assert!(trouble.since.get().is_some(), "too early to say");
         trouble.until.set(0);
-        assert!(!trouble.is_recent() && trouble.since.get().is_some());
         trouble.is_over(path);
         assert!(!trouble.is_recent() && trouble.since.get().is_none());
     }

@@ -366,13 +366,12 @@ pub fn remove(place: &Place, name: &Name) -> io::Result<Vec<Name>> {
                 place.remove(name, Some(random))?;
             }
         }
-        // One that leads on is none of ours, and might lead around in a circle.
-        Ok(Content::List(list)) if name.is_base() => {
+        Ok(Content::List(list)) => {
             for variant in list.variants {
                 removed.extend(remove(place, &Name { variant, ..*name })?);
             }
         }
-        Ok(Content::List(_)) | Err(_) => {}
+        Err(_) => {}
     }
     Ok(removed)
 }

@@ -95,6 +95,30 @@ fn accounts_are_right_whatever_becomes_of_a_response() {
 }
 
 #[test]
+fn a_promise_takes_no_space_and_a_removed_file_is_let_go() {
+    let world = World::new();
+    run(async {
+        let store = store(&world, 0);
+        let seen = store.version(KEY.as_bytes());
+        let stored = contract::stored(&[], &[]);
+        let promised = store.begin(Key::from(KEY.as_bytes()), stored, Some(LARGEST), seen);
+        assert!(promised.is_ok() && world.region.space().used() <= STEP);
+        drop(promised);
+        put(&store, KEY, &body_of(400_000)).await.unwrap();
+        let held = object(&store, KEY, &[]).await.unwrap();
+        let place = Place::open(&world.path()).unwrap();
+        crate::store::disk::write::remove(&place, &Name::of(KEY.as_bytes())).unwrap();
+        store.look_after().await;
+        let files = store.inner.files.as_ref().unwrap();
+        assert!(
+            files.is_empty() && Rc::strong_count(&held) == 1,
+            "nobody holds it open"
+        );
+        assert!(octets(&held) == body_of(400_000), "but who reads it");
+    });
+}
+
+#[test]
 fn no_more_than_the_limit_is_stored() {
     let world = World::new();
     world.region.space().set_limit(100_000, 100_000);
