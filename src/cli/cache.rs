@@ -91,7 +91,19 @@ fn answer(
         let instance = control::connect(place)
             .with_context(|| format!("the instance that uses {path} cannot be asked"))?;
         if let Some(stream) = instance {
-            return control::ask(&stream, request, say);
+            let mut said = false;
+            let done = control::ask(&stream, request, &mut |reply| {
+                said = true;
+                say(reply)
+            });
+            match done {
+                // Its janitor has died, and another one is being started: nothing is asked for that cannot be asked again.
+                Err(error) if !said && is_gone(&error) && Instant::now() < until => {
+                    sleep(RETRY);
+                    continue;
+                }
+                done => return done,
+            }
         }
         if !request.changes_files() {
             return perform(request, &at_rest, say);
@@ -106,6 +118,13 @@ fn answer(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether whoever was asked went away.
+fn is_gone(error: &anyhow::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|it| matches!(it.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
 }
 
 /// Whether the reader has had enough, as `head` does.

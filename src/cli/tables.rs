@@ -85,7 +85,7 @@ fn hits(counters: &Counters) -> String {
     format!(
         "{} ({}), of which {} after asking the origin",
         number(hits),
-        percentage(hits, hits + counters.misses + counters.passes),
+        percentage(hits, counters.requests),
         number(counters.revalidated)
     )
 }

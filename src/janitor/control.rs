@@ -214,7 +214,8 @@ pub fn ask(
             reply => say(&reply)?,
         }
     }
-    anyhow::bail!("the instance has ended before its answer did")
+    let gone = "the instance has ended before its answer did";
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, gone).into())
 }
 
 #[cfg(test)]
