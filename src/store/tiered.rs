@@ -58,6 +58,8 @@ struct Inner<C: Coherence> {
     arriving: Cell<u64>,
     /// Nothing is stored any more: another instance may have the directory.
     closed: Cell<bool>,
+    /// The directory is being looked at.
+    looking: Cell<bool>,
 }
 
 impl<C: Coherence + 'static> Tiered<C> {
@@ -84,6 +86,7 @@ impl<C: Coherence + 'static> Tiered<C> {
                 max_object,
                 arriving: Cell::new(0),
                 closed: Cell::new(false),
+                looking: Cell::new(false),
             }),
         }
     }
@@ -96,7 +99,11 @@ impl<C: Coherence + 'static> Tiered<C> {
     /// Now and then: closes files that have been removed, and looks whether the directory is still where it was.
     pub async fn look_after(&self) {
         self.inner.files.iter().for_each(Hot::sweep);
-        self.inner.disk.open_again().await;
+        // One look at a time, however long the disk takes for it.
+        if !self.inner.looking.replace(true) {
+            self.inner.disk.open_again().await;
+            self.inner.looking.set(false);
+        }
     }
 
     pub fn disk(&self) -> &Disk {

@@ -176,9 +176,13 @@ async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
         ticks += 1;
         if ticks.is_multiple_of(10) {
             context.pool.borrow_mut().sweep();
-            if let Some(store) = &context.store {
-                store.look_after().await;
-            }
+            // Not waited for: a disk that hangs must not stop the heartbeat.
+            let context = context.clone();
+            tokio::task::spawn_local(async move {
+                if let Some(store) = &context.store {
+                    store.look_after().await;
+                }
+            });
         }
     }
 }
