@@ -50,7 +50,7 @@ pub fn refresh(
     }
     let keep = may_stay(request, stored.status, &headers, response, times, policy);
     let storing = Storing::of(stored.status, &headers, times.response, policy);
-    let body_len = stored.body_len;
+    let (body_len, part) = (stored.body_len, stored.part.clone());
     let mut stored = Stored::from_parts(
         request,
         stored.status,
@@ -61,6 +61,7 @@ pub fn refresh(
         response,
     );
     stored.body_len = body_len;
+    stored.part = part;
     Ok(Refreshed { stored, keep })
 }
 

@@ -1,10 +1,11 @@
 //! A response as it is kept: cleaned of what must not be kept, with everything that reuse needs worked out.
 //!
-//! It has no body; stores keep that beside it. The exchange makes one of each response that `storable` lets
+//! It has no body, but knows which octets of it are there; stores keep those beside it. The exchange makes one of each response that `storable` lets
 //! through.
 
 use super::control::{CacheControl, named_fields};
 use super::freshness::{Lifetime, current_age, date_value, initial_age};
+use super::part::Part;
 use super::storable::Storing;
 use super::vary::Selection;
 use super::{Policy, SetCookie};
@@ -34,8 +35,10 @@ pub struct Stored {
     pub last_modified: Option<i64>,
     /// Date, or when it was received.
     pub date: i64,
-    /// Octets of the body, once it is whole.
+    /// Octets of the body that are there, once it has come.
     pub body_len: u64,
+    /// Which octets those are, where some are missing.
+    pub part: Option<Box<Part>>,
 }
 
 impl Stored {
@@ -93,6 +96,7 @@ impl Stored {
             date,
             headers,
             body_len: 0,
+            part: None,
         }
     }
 
@@ -124,7 +128,12 @@ impl Stored {
 
     /// Octets of memory held, for accounts.
     pub fn memory(&self) -> usize {
-        size_of::<Stored>() + self.reason.len() + self.headers.memory() + self.selection.memory()
+        let part = self.part.as_ref().map_or(0, |part| part.memory());
+        size_of::<Stored>()
+            + self.reason.len()
+            + self.headers.memory()
+            + self.selection.memory()
+            + part
     }
 }
 

@@ -57,14 +57,6 @@ impl Body {
         }
     }
 
-    /// Whether it can still be served as it is.
-    pub fn is_intact(&self) -> bool {
-        match self {
-            Body::Memory(_) => true,
-            Body::File(body) => body.unchanged().is_some(),
-        }
-    }
-
     /// Whether it is worth keeping at hand: a file that was removed takes its space until it is closed.
     pub fn is_kept(&self) -> bool {
         match self {
@@ -117,6 +109,11 @@ impl BodyFile {
 
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Whether it can still be served as it is.
+    pub fn is_intact(&self) -> bool {
+        self.unchanged().is_some()
     }
 
     /// What is known of the file now, if nobody has changed what is in it.

@@ -573,10 +573,16 @@ impl<C: Coherence + 'static> Drop for Filling<C> {
         self.inner.arriving.set(arriving - self.counted);
         buffers::give(&mut self.buffer);
         // Its file is removed where that may take its time.
-        if let Spilling::Idle(spill) = std::mem::replace(&mut self.spilling, Spilling::No)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn_blocking(move || drop(spill));
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        match std::mem::replace(&mut self.spilling, Spilling::No) {
+            Spilling::Idle(spill) => drop(runtime.spawn_blocking(move || drop(spill))),
+            Spilling::Busy(writing) => drop(runtime.spawn(async move {
+                let written = writing.await;
+                let _ = tokio::task::spawn_blocking(move || drop(written)).await;
+            })),
+            Spilling::No | Spilling::Failed => {}
         }
     }
 }

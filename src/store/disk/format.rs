@@ -11,13 +11,14 @@
 //! ```
 
 use crate::cache::vary::Selection;
-use crate::cache::{CacheControl, Lifetime, Source, Stored, Times};
+use crate::cache::{CacheControl, Lifetime, Part, Source, Stored, Times};
 use crate::http::Headers;
 use crate::http::head::write_status_line;
+use crate::http::range::Span;
 use crate::store::MAX_VARIANTS;
 
 /// Rises with any change of the layout; files of another version are misses, and are swept.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: &[u8; 6] = b"baton\0";
 /// Magic, version, length.
 const PREFIX: usize = 14;
@@ -76,8 +77,6 @@ pub struct File {
     /// Its last change, and the start of the machine in which it was written: with these unchanged it is trusted.
     pub modified: (i64, u32),
     pub boot: [u8; 16],
-    /// The octets that are there: from, to. Whole objects have one.
-    pub ranges: Vec<(u64, u64)>,
 }
 
 /// In place of an object: what selects among several.
@@ -208,6 +207,8 @@ fn encode_object(kept: &Kept, out: &mut Vec<u8>) {
     u64(stored.date as u64, out);
     optional(stored.last_modified.map(|time| time as u64), out);
     u64(stored.body_len, out);
+    out.push(u8::from(stored.part.is_some()));
+    stored.part.iter().for_each(|part| encode_part(part, out));
     optional(kept.list, out);
     match &kept.body {
         Body::Inline => out.push(0),
@@ -217,11 +218,6 @@ fn encode_object(kept: &Kept, out: &mut Vec<u8>) {
             u64(file.modified.0 as u64, out);
             u32(file.modified.1, out);
             out.extend_from_slice(&file.boot);
-            u32(file.ranges.len() as u32, out);
-            for (from, to) in &file.ranges {
-                u64(*from, out);
-                u64(*to, out);
-            }
         }
     }
     u32(kept.checksums.len() as u32, out);
@@ -278,7 +274,14 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
         date: reader.u64()? as i64,
         last_modified: reader.optional()?.map(|time| time as i64),
         body_len: reader.u64()?,
+        part: None,
     };
+    let part = match reader.u8()? {
+        0 => None,
+        1 => Some(Box::new(decode_part(reader, stored.body_len)?)),
+        _ => return None,
+    };
+    let stored = Stored { part, ..stored };
     let list = reader.optional()?;
     let body = match reader.u8()? {
         // Whoever reads it makes room for all of it.
@@ -304,12 +307,41 @@ fn decode_file(reader: &mut Reader<'_>) -> Option<File> {
         random: reader.u64()?,
         modified: (reader.u64()? as i64, reader.u32()?),
         boot: *reader.take(16)?.first_chunk()?,
-        ranges: {
-            let count = reader.u32()?;
-            (0..count)
-                .map(|_| Some((reader.u64()?, reader.u64()?)))
-                .collect::<Option<_>>()?
-        },
+    })
+}
+
+/// The octets of the representation that a body of `length` octets has, where they are not all.
+fn encode_part(part: &Part, out: &mut Vec<u8>) {
+    optional(part.complete, out);
+    counted(part.asked.as_deref().unwrap_or_default(), out);
+    u32(part.spans.len() as u32, out);
+    for span in &part.spans {
+        u64(span.from, out);
+        u64(span.to, out);
+    }
+}
+
+fn decode_part(reader: &mut Reader<'_>, length: u64) -> Option<Part> {
+    let complete = reader.optional()?;
+    let asked = reader.counted()?;
+    let count = reader.u32()?;
+    let (mut spans, mut octets, mut end) = (Vec::new(), 0u64, 0);
+    for _ in 0..count {
+        let span = Span {
+            from: reader.u64()?,
+            to: reader.u64()?,
+        };
+        if span.is_empty() || span.from < end {
+            return None;
+        }
+        end = span.to;
+        octets = octets.checked_add(span.len())?;
+        spans.push(span);
+    }
+    (octets == length).then(|| Part {
+        spans,
+        complete,
+        asked: (!asked.is_empty()).then(|| asked.into()),
     })
 }
 

@@ -185,10 +185,6 @@ fn open(
         return Ok(Looked::Absent);
     };
     let content = match &kept.body {
-        // A part of a body answers for nothing.
-        Body::File(file) if file.ranges != [(0, kept.stored.body_len)] => {
-            return Ok(Looked::Absent);
-        }
         Body::Inline if kept.stored.body_len <= question.in_memory => {
             FoundBody::Memory(read.inline.to_vec())
         }

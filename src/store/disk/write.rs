@@ -121,7 +121,6 @@ impl Spill {
             random,
             modified,
             boot: read::boot(),
-            ranges: vec![(0, self.length)],
         };
         Ok((file, place, std::mem::take(&mut self.checksums)))
     }
@@ -204,17 +203,17 @@ fn put_variant(
 
 /// Writes body and head under one name.
 fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<Done> {
+    let mut stored = new.stored;
     let (file, body, checksums, inline) = match new.body {
-        NewBody::Inline(body) => (None, Body::Inline, format::checksums(&body), body),
+        NewBody::Inline(body) => {
+            stored.body_len = body.len() as u64;
+            (None, Body::Inline, format::checksums(&body), body)
+        }
         NewBody::File(spill) => {
+            stored.body_len = spill.length;
             let (file, place, checksums) = spill.publish(&name)?;
             (Some(file), Body::File(place), checksums, Vec::new())
         }
-    };
-    let mut stored = new.stored;
-    stored.body_len = match &body {
-        Body::Inline => inline.len() as u64,
-        Body::File(file) => file.ranges.iter().map(|(from, to)| to - from).sum(),
     };
     let random = body.random();
     let kind = match list {
@@ -284,6 +283,7 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
         && read.head.generation == new.generation
         && old.stored.times == known.times
         && old.stored.body_len == known.body_len
+        && old.stored.part == known.part
         // Two may have come in one second.
         && old.stored.headers == known.headers
         && old.stored.selection == new.stored.selection;

@@ -32,6 +32,9 @@ use crate::worker::session::Session;
 /// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
 const COPIED: usize = 16 * 1024;
 
+/// Octets of a file that the kernel is given at once, where they are in memory.
+const GIVEN: u64 = 8 << 20;
+
 /// Octets of a file that are brought into memory at once, where they are not there.
 const FETCHED: u64 = 1 << 20;
 
@@ -57,6 +60,8 @@ pub enum End {
     Request,
     /// The stored body could not be read, or is not what was stored.
     Store,
+    /// The same, before an octet had left.
+    Lost,
 }
 
 impl End {
@@ -69,7 +74,7 @@ impl End {
             End::Origin(upstream::Error::BodyStalled) => "origin-stalled",
             End::Origin(_) => "origin-broke",
             End::Request => "request-broke",
-            End::Store => "store-broke",
+            End::Store | End::Lost => "store-broke",
         }
     }
 }
@@ -111,8 +116,15 @@ pub fn hit_now(
     })
 }
 
+/// What came of serving a hit.
+pub enum Served {
+    Next(Next),
+    /// Nothing: the stored body cannot be read, and no octet has left.
+    Lost,
+}
+
 /// Delivers a hit of any size.
-pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
+pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Served {
     let persists = request.persists && session.may_go_on();
     let mut out = take_outbox(session);
     let (status, sends_body) = write_hit_head(session, &request.head, hit, persists, &mut out);
@@ -128,20 +140,20 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
             out.clear();
             written
         }
-        body if !body.is_intact() => {
-            out.clear();
-            (0, End::Store)
-        }
         Body::File(body) => {
             let sent = send_file(session, &out, body).await;
             out.clear();
             sent
         }
     };
-    if matches!(end, End::Store)
+    session.outbox = out;
+    if matches!(end, End::Lost | End::Store)
         && let Some(store) = &session.context.store
     {
         store.discard(&hit.object).await;
+    }
+    if matches!(end, End::Lost) {
+        return Served::Lost;
     }
     log_hit(
         session,
@@ -152,16 +164,18 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Next {
         &end,
         request.began,
     );
-    session.outbox = out;
-    match end {
+    Served::Next(match end {
         End::Whole if persists => Next::KeepAlive,
         End::Whole => Next::Close,
         _ => Next::Abort,
-    }
+    })
 }
 
 /// Sends a head and the body that is in a file. How much of the body has left, and why no more has.
 async fn send_file(session: &Session, head: &[u8], body: &Arc<BodyFile>) -> (u64, End) {
+    if !body.is_intact() {
+        return (0, End::Lost);
+    }
     let client = &session.context.config.client;
     let mut pace = Pace::new(client.write_timeout, client.min_rate);
     let mut sent = 0;
@@ -180,23 +194,15 @@ async fn send_unseen(
     pace: &mut Pace,
     sent: &mut u64,
 ) -> Result<(), End> {
+    let mut resident = make_resident(body, 0).await.ok_or(End::Lost)?;
     session
         .stream
         .write_before_file(head, pace)
         .await
         .map_err(client_end)?;
-    let mut resident = 0;
     while *sent < body.length {
         if *sent >= resident {
-            let piece = (body.length - *sent).min(FETCHED);
-            if !body.is_resident(*sent, piece) {
-                let (body, at) = (body.clone(), *sent);
-                let fetched = tokio::task::spawn_blocking(move || body.fetch(at, piece)).await;
-                if !fetched.is_ok_and(|fetched| fetched.is_ok()) {
-                    return Err(End::Store);
-                }
-            }
-            resident = *sent + piece;
+            resident = make_resident(body, *sent).await.ok_or(End::Store)?;
         }
         let count = (resident - *sent) as usize;
         let file = session
@@ -208,6 +214,22 @@ async fn send_unseen(
         }
     }
     Ok(())
+}
+
+/// Sees to it that octets from `at` on are in memory; up to where. None: the disk does not give them.
+async fn make_resident(body: &Arc<BodyFile>, at: u64) -> Option<u64> {
+    let rest = body.length - at;
+    let given = rest.min(GIVEN);
+    if body.is_resident(at, given) {
+        return Some(at + given);
+    }
+    let piece = rest.min(FETCHED);
+    if !body.is_resident(at, piece) {
+        let body = body.clone();
+        let fetched = tokio::task::spawn_blocking(move || body.fetch(at, piece)).await;
+        fetched.ok()?.ok()?;
+    }
+    Some(at + piece)
 }
 
 /// Block by block, each read and compared with its checksum before it leaves.
@@ -225,7 +247,8 @@ async fn send_checked(
             let mut octets = Vec::with_capacity(BodyFile::BLOCK);
             body.read_block(block, &mut octets).map(|()| octets)
         });
-        let octets = read.await.ok().and_then(Result::ok).ok_or(End::Store)?;
+        let unread = if block == 0 { End::Lost } else { End::Store };
+        let octets = read.await.ok().and_then(Result::ok).ok_or(unread)?;
         let mut parts = [head, &octets].map(IoSlice::new);
         let written = session.stream.write_paced(&mut parts, pace).await;
         written.map_err(client_end)?;

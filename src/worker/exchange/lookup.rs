@@ -88,6 +88,25 @@ pub async fn look(context: &Context, head: &RequestHead, key: Key) -> Looked {
     judge(head, key, version, found)
 }
 
+/// What was found could not be read: it is asked for as if it had not been there.
+pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
+    let key = Key::of(uri, side);
+    let status = CacheStatus {
+        detail: Some("damaged"),
+        ..CacheStatus::miss(MissReason::NotFound)
+    };
+    let version = context
+        .store
+        .as_ref()
+        .map(|store| store.version(key.as_bytes()));
+    Plan {
+        key: version.map(|_| key),
+        version: version.unwrap_or_default(),
+        stale: None,
+        status,
+    }
+}
+
 /// What follows from what is stored.
 fn judge(head: &RequestHead, key: &[u8], version: Version, found: Find) -> Looked {
     let now = clock::unix_seconds();

@@ -61,7 +61,7 @@ pub enum Begun {
 
 /// A request that has to wait, as far as it has come.
 pub enum Later {
-    Serve(Request, Hit),
+    Serve(Request, Hit, TargetUri, route::Origin),
     Fetch(Fetch),
     /// Only the disk knows whether it is stored.
     Look(Request, TargetUri, route::Origin, Key),
@@ -72,7 +72,7 @@ pub enum Later {
 impl Later {
     fn request(&self) -> &Request {
         match self {
-            Later::Serve(request, _)
+            Later::Serve(request, ..)
             | Later::Look(request, ..)
             | Later::Purge(request, _)
             | Later::Tunnel(request, _) => request,
@@ -149,7 +149,7 @@ pub fn begin(session: &mut Session) -> Begun {
             Some(next) => Begun::Written(next),
             None => {
                 let request = admitted.into_request(session.take_head(), began);
-                Begun::Later(Box::new(Later::Serve(request, hit)))
+                Begun::Later(Box::new(Later::Serve(request, hit, uri, to)))
             }
         },
         lookup::Looked::AskDisk(key) => {
@@ -175,11 +175,34 @@ pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
         return Next::Abort;
     }
     match *later {
-        Later::Serve(request, hit) => deliver::hit(session, &request, &hit).await,
+        Later::Serve(request, hit, uri, to) => serve(session, request, hit, uri, to).await,
         Later::Look(request, uri, to, key) => look(session, request, uri, to, key).await,
         Later::Purge(request, key) => purge::answer(session, request, key).await,
         Later::Tunnel(request, uri) => tunnel::connect(session, &request, &uri).await,
         Later::Fetch(fetch) => ask_origin(session, fetch).await,
+    }
+}
+
+/// A hit; where its body turns out to be lost, what the origin server says.
+async fn serve(
+    session: &mut Session,
+    request: Request,
+    hit: Hit,
+    uri: TargetUri,
+    to: route::Origin,
+) -> Next {
+    match deliver::hit(session, &request, &hit).await {
+        deliver::Served::Next(next) => next,
+        deliver::Served::Lost => {
+            let plan = lookup::lost(&session.context, &uri, to.side());
+            let fetch = Fetch {
+                request,
+                uri,
+                to,
+                plan,
+            };
+            ask_origin(session, fetch).await
+        }
     }
 }
 
@@ -191,7 +214,7 @@ async fn look(
     key: Key,
 ) -> Next {
     match lookup::look(&session.context, &request.head, key).await {
-        lookup::Looked::Hit(hit) => deliver::hit(session, &request, &hit).await,
+        lookup::Looked::Hit(hit) => serve(session, request, hit, uri, to).await,
         lookup::Looked::Answer(answer) => {
             session.recycle_head(request.head);
             answer::refuse(session, &answer, request.began)
@@ -221,7 +244,10 @@ async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
     match record::record(&session.context, &fetch, reply).await {
         record::Recorded::Refreshed(hit, reply) => {
             finish::keep_origin(session, reply, &body);
-            deliver::hit(session, &fetch.request, &hit).await
+            let Fetch {
+                request, uri, to, ..
+            } = fetch;
+            Box::pin(serve(session, request, hit, uri, to)).await
         }
         record::Recorded::AskAgain(plan) => {
             Box::pin(ask_origin(session, Fetch { plan, ..fetch })).await

@@ -27,7 +27,6 @@ fn file() -> Body {
         random: 0xdead_beef,
         modified: (-1, 999_999_999),
         boot: [9; 16],
-        ranges: vec![(0, 300_000)],
     })
 }
 
