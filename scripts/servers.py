@@ -136,15 +136,22 @@ def bare(binaries, directory, port, origin):
     return [binaries["bare"], f"127.0.0.1:{port}"]
 
 
-def baton(binaries, directory, port, origin, flags=()):
+def baton(binaries, directory, port, origin, flags=(), binary="baton"):
     return [
-        binaries["baton"], "reverse", "--to", f"http://127.0.0.1:{origin}", "--listen", f"127.0.0.1:{port}",
+        binaries[binary], "reverse", "--to", f"http://127.0.0.1:{origin}", "--listen", f"127.0.0.1:{port}",
         "--workers", "1", "--log-dir", directory / "logs", "--cache", f"dir:{directory / 'cache'}", *flags,
     ]  # fmt: skip
 
 
 def baton_without_memory(binaries, directory, port, origin):
     return baton(binaries, directory, port, origin, ["--set", "cache.memory=0"])
+
+
+def baton_before(binaries, directory, port, origin):
+    """Another build, given by --against; one from before the disk store knows memory only, its default."""
+    command = baton(binaries, directory, port, origin, binary="before")
+    known = subprocess.run([binaries["before"], "reverse", "--help"], stdout=subprocess.PIPE, text=True, check=False)
+    return command if "dir:PATH" in known.stdout else command[: command.index("--cache")]
 
 
 def nginx(binaries, directory, port, origin, log="off"):
@@ -220,6 +227,7 @@ COMMANDS = {
     "bare": bare,
     "baton": baton,
     "baton, no memory tier": baton_without_memory,
+    "before": baton_before,
     "nginx, no log": nginx,
     "nginx, log": nginx_with_log,
     "haproxy": haproxy,

@@ -49,16 +49,19 @@ fn plain(origin: &Origin, path: &Path, more: &[&str]) -> Baton {
     Baton::reverse(origin.address(), &[&flags, more].concat())
 }
 
-fn head_file(cache: &Path) -> PathBuf {
+/// The files of objects: heads, or bodies that are apart.
+fn files(cache: &Path, bodies: bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for directory in fs::read_dir(cache.join("objects")).unwrap().flatten() {
-        found.extend(
-            fs::read_dir(directory.path())
-                .unwrap()
-                .flatten()
-                .map(|file| file.path()),
-        );
+        let files = fs::read_dir(directory.path()).unwrap().flatten();
+        let paths = files.map(|file| file.path());
+        found.extend(paths.filter(|file| file.extension().is_some() == bodies));
     }
+    found
+}
+
+fn head_file(cache: &Path) -> PathBuf {
+    let mut found = files(cache, false);
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }
@@ -96,6 +99,28 @@ fn bodies_of_every_size_come_back_as_they_were() {
             .iter()
             .all(|size| origin.count(&format!("/{size}")) == 1)
     );
+}
+
+#[test]
+fn a_damaged_body_too_large_to_be_checked_before_is_fetched_again() {
+    const LARGE: usize = 20_000_000;
+    let origin = sized();
+    let temporary = tempfile::tempdir().unwrap();
+    let cache = temporary.path().join("cache");
+    let baton = plain(&origin, &cache, &["--set", "cache.open_files=0"]);
+    let mut client = baton.client();
+    let target = format!("/{LARGE}");
+    client.get(&target);
+    until_stored(&mut client, &target);
+    let (body, asked) = (files(&cache, true).remove(0), origin.requests().len());
+    let mut octets = fs::read(&body).unwrap();
+    octets[0] ^= 1;
+    fs::write(&body, octets).unwrap();
+    // Nothing has left when the first block turns out to be wrong: the client never knows.
+    let response = client.get(&target);
+    assert!(response.body == body_of(&target, LARGE) && !response.is_hit());
+    assert_eq!(origin.requests().len(), asked + 1);
+    until_stored(&mut client, &target);
 }
 
 #[test]
