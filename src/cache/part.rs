@@ -4,9 +4,10 @@
 //! answer a request and which are missing, and how two parts become one; it moves none.
 
 use super::stored::Stored;
+use crate::http::conditional;
 use crate::http::etag::EntityTag;
 use crate::http::range::{self, Asked, ContentRange, Ranges, Span};
-use crate::http::{Headers, ResponseHead};
+use crate::http::{Headers, Method, RequestHead, ResponseHead};
 
 /// Spans kept of one representation; beyond, what came last is kept alone.
 const MOST_SPANS: usize = 64;
@@ -36,8 +37,34 @@ pub enum Selected {
     NotHere,
 }
 
+impl Selected {
+    /// From which octet on a request for the rest would make it whole.
+    pub fn rest(&self) -> Option<u64> {
+        match self {
+            Selected::Rest(from) => Some(*from),
+            _ => None,
+        }
+    }
+}
+
+/// What a request gets from a stored response that it selects.
+pub fn selected(request: &RequestHead, stored: &Stored) -> Selected {
+    // RFC 9110 section 14.2: "A server MUST ignore a Range header field received with a request method that is
+    // unrecognized or for which range handling is not defined. For this specification, GET is the only method".
+    if request.method != Method::Get {
+        return Selected::Whole;
+    }
+    let mut lines = request.headers.get_all("range");
+    let range = match (lines.next(), lines.next()) {
+        (Some(range), None) => Some(range),
+        _ => None,
+    };
+    let holds = || conditional::if_range_holds(&request.headers, &stored.validators());
+    select(range.filter(|_| holds()), stored)
+}
+
 /// What a GET with this Range field, if it has one that counts, gets from a stored response.
-pub fn select(range: Option<&[u8]>, stored: &Stored) -> Selected {
+fn select(range: Option<&[u8]>, stored: &Stored) -> Selected {
     let part = stored.part.as_deref();
     // RFC 9110 section 14.2: "The Range header field is evaluated after evaluating the precondition header fields [...],
     // and only if the result in absence of the Range header field would be a 200 (OK) response."
@@ -219,8 +246,32 @@ pub fn joined(others: &Others, new: Span, complete: Option<u64>, asked: Option<&
     }
 }
 
+/// The octets from `from` on, asked for behind a stored part, as the 200 that both are together. None: they are not
+/// what was asked for, or of another representation.
+///
+/// Where neither has a validator, the part is joined as long as it is fresh and both name the same length: the origin
+/// server has said that until then it is the representation.
+pub fn continued(old: &Stored, from: u64, response: &ResponseHead) -> Option<(ResponseHead, u64)> {
+    let (whole, range) = of_response(response)?;
+    let complete = range.complete?;
+    let part = old.part.as_deref()?;
+    let lengths_agree = part.complete.is_none_or(|length| length == complete);
+    let has_none = |headers: &Headers| !headers.contains("etag");
+    let same_date = match (
+        old.headers.get("last-modified"),
+        whole.headers.get("last-modified"),
+    ) {
+        (Some(old), Some(new)) => old == new,
+        _ => true,
+    };
+    let agrees = share_strong_validator(old, &whole.headers)
+        || has_none(&old.headers) && has_none(&whole.headers) && same_date;
+    let fits = range.span == Span { from, to: complete };
+    (lengths_agree && agrees && fits).then_some((whole, complete))
+}
+
 /// Whether a stored response and the fields of another one are of the same representation for certain.
-pub fn share_strong_validator(old: &Stored, new: &Headers) -> bool {
+fn share_strong_validator(old: &Stored, new: &Headers) -> bool {
     let tag = |value| EntityTag::parse(value);
     match (
         old.etag().and_then(tag),

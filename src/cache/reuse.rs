@@ -40,12 +40,13 @@ pub enum RevalidateReason {
 /// Why the cache has no part in the answer, or nothing for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MissReason {
-    /// If-Match, If-Unmodified-Since or If-Range: for the origin server.
+    /// If-Match or If-Unmodified-Since: for the origin server.
     Conditional,
     /// Stale, with nothing to revalidate it by.
     Expired,
     Method,
     NotFound,
+    /// Octets are asked for that are not there.
     Range,
     RequestContent,
     /// A request directive asks for more than the stored response can give, and nothing is there to revalidate by.
@@ -196,8 +197,7 @@ fn obstacle(
 struct Asked {
     control: bool,
     pragma: bool,
-    range: bool,
-    /// If-Match, If-Unmodified-Since, If-Range.
+    /// If-Match, If-Unmodified-Since.
     for_origin: bool,
     /// Content-Length or Transfer-Encoding.
     content: bool,
@@ -209,9 +209,8 @@ impl Asked {
         for (name, _) in headers.iter() {
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             match name.len() {
-                5 => asked.range |= is("range"),
                 6 => asked.pragma |= is("pragma"),
-                8 => asked.for_origin |= is("if-match") || is("if-range"),
+                8 => asked.for_origin |= is("if-match"),
                 13 => asked.control |= is("cache-control"),
                 14 => asked.content |= is("content-length"),
                 17 => asked.content |= is("transfer-encoding"),
@@ -225,9 +224,6 @@ impl Asked {
     fn bypass(&self, headers: &Headers) -> Option<MissReason> {
         if self.content && has_content(headers) {
             return Some(MissReason::RequestContent);
-        }
-        if self.range {
-            return Some(MissReason::Range);
         }
         if self.for_origin {
             return Some(MissReason::Conditional);
@@ -315,7 +311,7 @@ mod tests {
             (&[cc("only-if-cached")], NOW, Fresh { age: 0 }),
             (&[cc("only-if-cached")], NOW + 60, OnlyIfCached),
             (&[cc("only-if-cached, no-cache")], NOW, OnlyIfCached),
-            (&[("Range", "bytes=0-1")], NOW, Miss(MissReason::Range)),
+            (&[("Range", "bytes=0-1")], NOW, Fresh { age: 0 }),
             (&[("If-Match", "*")], NOW, Miss(MissReason::Conditional)),
             (&[("If-None-Match", "*")], NOW, Fresh { age: 0 }),
             (
@@ -362,10 +358,7 @@ mod tests {
             Some(MissReason::Method)
         );
         assert_eq!(bypass(&request(Method::Head, &[])), None);
-        assert_eq!(
-            bypass(&request(Method::Get, &[("Range", "x")])),
-            Some(MissReason::Range)
-        );
+        assert_eq!(bypass(&request(Method::Get, &[("Range", "x")])), None);
         let plain = request(Method::Get, &[]);
         assert_eq!(
             missing(&plain, MissReason::Vary),

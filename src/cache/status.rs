@@ -12,6 +12,8 @@ pub enum Forwarded {
     /// The cache is off, or has no part in such requests.
     Bypass,
     Method,
+    /// Some of the octets are there, and not those that are asked for.
+    Partial,
     /// The request's own fields asked for it.
     Request,
     Stale,
@@ -24,6 +26,7 @@ impl Forwarded {
         match self {
             Forwarded::Bypass => "bypass",
             Forwarded::Method => "method",
+            Forwarded::Partial => "partial",
             Forwarded::Request => "request",
             Forwarded::Stale => "stale",
             Forwarded::UriMiss => "uri-miss",
@@ -40,9 +43,8 @@ impl From<MissReason> for Forwarded {
             MissReason::Vary => Forwarded::VaryMiss,
             MissReason::Expired => Forwarded::Stale,
             MissReason::RequestDirective | MissReason::RequestNoStore => Forwarded::Request,
-            MissReason::Conditional | MissReason::Range | MissReason::RequestContent => {
-                Forwarded::Bypass
-            }
+            MissReason::Conditional | MissReason::RequestContent => Forwarded::Bypass,
+            MissReason::Range => Forwarded::Partial,
         }
     }
 }
@@ -175,7 +177,7 @@ mod tests {
         );
         assert_eq!(
             text(CacheStatus::miss(MissReason::Range)),
-            "baton; fwd=bypass; detail=range"
+            "baton; fwd=partial; detail=range"
         );
         let stale = CacheStatus {
             forwarded_status: Some(304),

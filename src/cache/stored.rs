@@ -10,6 +10,8 @@ use super::storable::Storing;
 use super::vary::Selection;
 use super::{Policy, SetCookie};
 use crate::http::conditional::Validators;
+use crate::http::etag::EntityTag;
+use crate::http::range::Span;
 use crate::http::syntax::trim;
 use crate::http::{Headers, RequestHead, ResponseHead, connection, date};
 
@@ -122,8 +124,41 @@ impl Stored {
         }
     }
 
+    /// What If-Range may name (RFC 9110 section 13.1.5).
+    pub fn strong_validator(&self) -> Option<&[u8]> {
+        match self.etag().and_then(EntityTag::parse) {
+            Some(tag) if tag.weak => None,
+            Some(_) => self.etag(),
+            None => self
+                .last_modified
+                .filter(|modified| modified + 60 <= self.date)
+                .and(self.headers.get("last-modified")),
+        }
+    }
+
     pub fn has_validator(&self) -> bool {
         self.headers.contains("etag") || self.headers.contains("last-modified")
+    }
+
+    /// What is kept of it is `part`.
+    pub fn keep_as(&mut self, part: Part) {
+        self.part = (!part.is_whole()).then(|| Box::new(part));
+    }
+
+    /// Octets of the whole representation, where it is known.
+    pub fn complete(&self) -> Option<u64> {
+        match &self.part {
+            None => Some(self.body_len),
+            Some(part) => part.complete,
+        }
+    }
+
+    /// Where in the body these octets of the representation begin. None: they are not all there.
+    pub fn position(&self, wanted: Span) -> Option<u64> {
+        match &self.part {
+            None => (wanted.to <= self.body_len).then_some(wanted.from),
+            Some(part) => part.position(wanted),
+        }
     }
 
     /// Octets of memory held, for accounts.

@@ -63,6 +63,29 @@ fn none_match(request: &Headers, stored: Option<&[u8]>) -> bool {
     })
 }
 
+/// Whether a Range field counts: there is no If-Range, or it names the stored response for certain.
+pub fn if_range_holds(request: &Headers, stored: &Validators<'_>) -> bool {
+    let mut lines = request.get_all("if-range");
+    let Some(value) = lines.next() else {
+        return true;
+    };
+    if lines.next().is_some() {
+        return false;
+    }
+    // RFC 9110 13.1.5: "If the validator given is an entity tag [...] the comparison is by the strong comparison function".
+    if let Some(tag) = EntityTag::parse(value) {
+        let stored = stored.etag.and_then(EntityTag::parse);
+        return stored.is_some_and(|stored| tag.strong_eq(stored));
+    }
+    // "If the HTTP-date validator provided is not a strong validator in the sense defined by Section 8.8.2.2, the
+    // condition is false", and otherwise it must be "exactly" the Last-Modified. 8.8.2.2: it is strong where it is "at
+    // least one second earlier" than Date, and sixty are meant to be on the safe side.
+    let given = date::parse_near(value, stored.date);
+    given.is_some()
+        && given == stored.last_modified
+        && given.is_some_and(|given| given + 60 <= stored.date)
+}
+
 /// Whether the client has set a condition that is evaluated at the origin server only.
 pub fn needs_origin(request: &Headers) -> bool {
     request.contains("if-match") || request.contains("if-unmodified-since")

@@ -83,6 +83,24 @@ impl Body {
         }
     }
 
+    /// Octets from `at` on, at most `length`. None: they are not there, or may not be trusted.
+    pub async fn read_piece(&self, at: u64, length: u64) -> Option<Bytes> {
+        match self {
+            Body::Memory(body) => {
+                let from = usize::try_from(at).ok()?.min(body.len());
+                let to = from.saturating_add(usize::try_from(length).ok()?);
+                let piece = body.slice(from..to.min(body.len()));
+                (!piece.is_empty()).then_some(piece)
+            }
+            Body::File(body) if body.trusted && body.is_intact() => {
+                let body = body.clone();
+                let read = tokio::task::spawn_blocking(move || body.piece(at, length));
+                read.await.ok()?.ok().map(Bytes::from)
+            }
+            Body::File(_) => None,
+        }
+    }
+
     /// Appends the whole body. Errors: the file is damaged, or (`Cached`) only the disk has it.
     pub fn read(&self, out: &mut Vec<u8>, access: Access) -> io::Result<()> {
         match self {
@@ -137,6 +155,17 @@ impl BodyFile {
         match format::checksums(body) == self.checksums {
             true => Ok(()),
             false => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Octets from `at` on, at most `length`. May wait for the disk.
+    fn piece(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+        let wanted = length.min(self.length.saturating_sub(at)) as usize;
+        let mut piece = Vec::with_capacity(wanted);
+        let from = self.from + at;
+        match files::read(self.file(), &mut piece, wanted, from, Access::Blocking)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(piece),
         }
     }
 

@@ -13,7 +13,7 @@ use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
 use super::{Coherence, Find, MAX_VARIANTS, NotKept, Object, Store, Version, Writer};
-use crate::cache::{Key, Stored, key};
+use crate::cache::{Key, Part, Stored, key};
 use crate::http::Headers;
 
 /// What bookkeeping costs an entry, about.
@@ -380,6 +380,13 @@ impl<C: Coherence> Writer for Filling<C> {
 
     async fn room(&mut self) -> bool {
         true
+    }
+
+    fn keep_as(&mut self, part: Part) {
+        self.expected = None;
+        if let Some(stored) = &mut self.stored {
+            stored.keep_as(part);
+        }
     }
 
     async fn finish(mut self) -> Option<Rc<Object>> {

@@ -1,7 +1,7 @@
 //! Where responses are kept: the contract, and the stores that keep it.
 //!
-//! An object is visible when it is complete and never before: a writer that is dropped unfinished leaves nothing
-//! behind. Whether something may be stored or reused is for `cache` to say; a store only keeps, selects by
+//! An object is visible when it is complete, or a part that knows what it lacks, and never before: a writer that is
+//! dropped unfinished leaves nothing behind. Whether something may be stored or reused is for `cache` to say; a store only keeps, selects by
 //! Vary, and forgets. What may have to wait for a disk is `async`, and then other connections go on. The exchange
 //! calls it.
 
@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::cache::{Key, Stored};
+use crate::cache::{Key, Part, Stored};
 use crate::http::Headers;
 pub use crate::shared::Version;
 pub use body::{Body, BodyFile};
@@ -168,7 +168,10 @@ pub trait Writer {
     /// refuses; drop the writer.
     async fn room(&mut self) -> bool;
 
-    /// The body is whole: makes the object visible. None: it was overtaken by a change, or is not what was
+    /// What is written is this part of a representation, however long it was expected to be.
+    fn keep_as(&mut self, part: Part);
+
+    /// The body has come: makes the object visible. None: it was overtaken by a change, or is not what was
     /// expected, or cannot be kept.
     async fn finish(self) -> Option<Rc<Object>>;
 }

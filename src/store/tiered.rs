@@ -21,7 +21,7 @@ use super::disk::place::cost;
 use super::disk::write::{Done, New, NewBody, Spill};
 use super::disk::{Disk, OnDisk, Reservation};
 use super::{Body, BodyFile, Coherence, Find, Hot, NotKept, Object, Store, Version, Writer};
-use crate::cache::{Key, Name, Stored, key};
+use crate::cache::{Key, Name, Part, Stored, key};
 use crate::http::Headers;
 use crate::shared::Region;
 use crate::wire::buffers;
@@ -455,6 +455,13 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         let data = std::mem::replace(&mut self.buffer, buffers::take_large());
         self.spill(data);
         true
+    }
+
+    fn keep_as(&mut self, part: Part) {
+        self.expected = None;
+        if let Some(stored) = &mut self.stored {
+            stored.keep_as(part);
+        }
     }
 
     async fn finish(mut self) -> Option<Rc<Object>> {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::cache::{Key, Stored};
+use crate::cache::{Key, Part, Stored};
 use crate::config::{Cache, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
@@ -151,6 +151,13 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.room().await,
             Filling::Memory(filling) => filling.room().await,
+        }
+    }
+
+    fn keep_as(&mut self, part: Part) {
+        match self {
+            Filling::Disk(filling) => filling.keep_as(part),
+            Filling::Memory(filling) => filling.keep_as(part),
         }
     }
 

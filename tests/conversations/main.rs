@@ -27,6 +27,7 @@ mod origins;
 mod pipelining;
 mod processes;
 mod queue;
+mod ranges;
 mod shutdown;
 mod size;
 mod start;

@@ -1,28 +1,19 @@
-//! Step 6: octets to the client, from the store or from the origin server as they come.
+//! Step 6: octets to the client as they come from the origin server; `serve` is for those from the store.
 //!
 //! Messages are always serialised anew. A body that ends early is never completed: it is cut, visibly.
 
-use std::io::{self, IoSlice};
-use std::sync::Arc;
+use std::io::IoSlice;
 
-use tokio::time::Instant;
-
-use super::admit::Admitted;
-use super::fetch::{self, Reply, write_field};
-use super::finish::{self, Outcome};
-use super::record::{self, Recording};
+use super::fetch::{self, Prefix, Reply, write_field};
+use super::recording::Recording;
 use super::request_body::{RequestBody, Trouble};
-use super::{Fetch, Hit, Next, Request, answer};
+use super::{Fetch, Request, answer};
 use crate::http::body::{Decoder, Encoder};
-use crate::http::conditional::{self, Outcome as Condition};
 use crate::http::connection::EndToEnd;
 use crate::http::date;
 use crate::http::framing::Framing;
-use crate::http::head::{Method, RequestHead, ResponseHead, Version, write_status_line};
-use crate::http::syntax::write_decimal;
+use crate::http::head::{Method, ResponseHead, Version, write_status_line};
 use crate::routing::loops;
-use crate::store::{Body, BodyFile, Object};
-use crate::sys::files::Access;
 use crate::upstream;
 use crate::upstream::client::Link;
 use crate::wire::{Broken, Pace, Stream, buffers};
@@ -30,13 +21,7 @@ use crate::worker::context::Context;
 use crate::worker::session::Session;
 
 /// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
-const COPIED: usize = 16 * 1024;
-
-/// Octets of a file that the kernel is given at once, where they are in memory.
-const GIVEN: u64 = 8 << 20;
-
-/// Octets of a file that are brought into memory at once, where they are not there.
-const FETCHED: u64 = 1 << 20;
+pub const COPIED: usize = 16 * 1024;
 
 /// What came of delivering a response.
 pub struct Delivered {
@@ -79,311 +64,20 @@ impl End {
     }
 }
 
-// === from the store
-
-/// Writes a small hit into the outbox: no waiting, no task. None: it is too large, or only the disk has its body.
-pub fn hit_now(
-    session: &mut Session,
-    admitted: &Admitted,
-    hit: &Hit,
-    began: Instant,
-) -> Option<Next> {
-    let body = &hit.object.body;
-    if body.len() > COPIED as u64 {
-        return None;
-    }
-    // A GET or HEAD with a body is no hit, so the next octet on this connection is the next request's.
-    let persists = admitted.persists;
-    let mut out = take_outbox(session);
-    let before = out.len();
-    let head = session.head();
-    let (status, sends_body) = write_hit_head(session, head, hit, persists, &mut out);
-    let octets = if sends_body { body.len() } else { 0 };
-    if sends_body && let Err(error) = body.read(&mut out, Access::Cached) {
-        if error.kind() != io::ErrorKind::WouldBlock {
-            body.give_up();
-        }
-        out.truncate(before);
-        session.outbox = out;
-        return None;
-    }
-    log_hit(session, head, hit, status, octets, &End::Whole, began);
-    session.outbox = out;
-    Some(if persists {
-        Next::KeepAlive
-    } else {
-        Next::Close
-    })
-}
-
-/// What came of serving a hit.
-pub enum Served {
-    Next(Next),
-    /// Nothing: the stored body cannot be read, and no octet has left.
-    Lost,
-}
-
-/// Delivers a hit of any size.
-pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Served {
-    let persists = request.persists && session.may_go_on();
-    let mut out = take_outbox(session);
-    let (status, sends_body) = write_hit_head(session, &request.head, hit, persists, &mut out);
-    let (octets, end) = match &hit.object.body {
-        _ if !sends_body => (0, End::Whole),
-        // Left to the session, which may have more answers to put behind it.
-        Body::Memory(body) if body.len() <= COPIED => {
-            out.extend_from_slice(body);
-            (body.len() as u64, End::Whole)
-        }
-        Body::Memory(body) => {
-            let written = write_large(session, &out, body).await;
-            out.clear();
-            written
-        }
-        Body::File(body) => {
-            let sent = send_file(session, &out, body).await;
-            out.clear();
-            sent
-        }
-    };
-    session.outbox = out;
-    if matches!(end, End::Lost | End::Store)
-        && let Some(store) = &session.context.store
-    {
-        store.discard(&hit.object).await;
-    }
-    if matches!(end, End::Lost) {
-        return Served::Lost;
-    }
-    log_hit(
-        session,
-        &request.head,
-        hit,
-        status,
-        octets,
-        &end,
-        request.began,
-    );
-    Served::Next(match end {
-        End::Whole if persists => Next::KeepAlive,
-        End::Whole => Next::Close,
-        _ => Next::Abort,
-    })
-}
-
-/// Sends a head and the body that is in a file. How much of the body has left, and why no more has.
-async fn send_file(session: &Session, head: &[u8], body: &Arc<BodyFile>) -> (u64, End) {
-    if !body.is_intact() {
-        return (0, End::Lost);
-    }
-    let client = &session.context.config.client;
-    let mut pace = Pace::new(client.write_timeout, client.min_rate);
-    let mut sent = 0;
-    let whole = match body.trusted {
-        true => send_unseen(session, head, body, &mut pace, &mut sent).await,
-        false => send_checked(session, head, body, &mut pace, &mut sent).await,
-    };
-    (sent, whole.err().unwrap_or(End::Whole))
-}
-
-/// By the kernel, as long as what it sends is in memory; what is not is fetched elsewhere first.
-async fn send_unseen(
-    session: &Session,
-    head: &[u8],
-    body: &Arc<BodyFile>,
-    pace: &mut Pace,
-    sent: &mut u64,
-) -> Result<(), End> {
-    let mut resident = make_resident(body, 0).await.ok_or(End::Lost)?;
-    session
-        .stream
-        .write_before_file(head, pace)
-        .await
-        .map_err(client_end)?;
-    while *sent < body.length {
-        if *sent >= resident {
-            resident = make_resident(body, *sent).await.ok_or(End::Store)?;
-        }
-        let count = (resident - *sent) as usize;
-        let file = session
-            .stream
-            .send_file(body.file(), body.from + *sent, count, pace);
-        match file.await.map_err(client_end)? {
-            0 => return Err(End::Store),
-            octets => *sent += octets as u64,
-        }
-    }
-    Ok(())
-}
-
-/// Sees to it that octets from `at` on are in memory; up to where. None: the disk does not give them.
-async fn make_resident(body: &Arc<BodyFile>, at: u64) -> Option<u64> {
-    let rest = body.length - at;
-    let given = rest.min(GIVEN);
-    if body.is_resident(at, given) {
-        return Some(at + given);
-    }
-    let piece = rest.min(FETCHED);
-    if !body.is_resident(at, piece) {
-        let body = body.clone();
-        let fetched = tokio::task::spawn_blocking(move || body.fetch(at, piece)).await;
-        fetched.ok()?.ok()?;
-    }
-    Some(at + piece)
-}
-
-/// Block by block, each read and compared with its checksum before it leaves.
-async fn send_checked(
-    session: &Session,
-    head: &[u8],
-    body: &Arc<BodyFile>,
-    pace: &mut Pace,
-    sent: &mut u64,
-) -> Result<(), End> {
-    let mut head = head;
-    for block in 0..(body.length as usize).div_ceil(BodyFile::BLOCK) {
-        let body = body.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut octets = Vec::with_capacity(BodyFile::BLOCK);
-            body.read_block(block, &mut octets).map(|()| octets)
-        });
-        let unread = if block == 0 { End::Lost } else { End::Store };
-        let octets = read.await.ok().and_then(Result::ok).ok_or(unread)?;
-        let mut parts = [head, &octets].map(IoSlice::new);
-        let written = session.stream.write_paced(&mut parts, pace).await;
-        written.map_err(client_end)?;
-        *sent += octets.len() as u64;
-        head = &[];
-    }
-    Ok(())
-}
-
-/// Writes a head and its body from where they are. How much of the body has left, and why no more has.
-async fn write_large(session: &Session, head: &[u8], body: &[u8]) -> (u64, End) {
-    let client = &session.context.config.client;
-    let mut pace = Pace::new(client.write_timeout, client.min_rate);
-    let mut written = 0usize;
-    loop {
-        let of_body = written.saturating_sub(head.len());
-        let parts = [
-            IoSlice::new(head.get(written..).unwrap_or_default()),
-            IoSlice::new(body.get(of_body..).unwrap_or_default()),
-        ];
-        match session.stream.write_some_paced(&parts, &mut pace).await {
-            Ok(octets) => written += octets,
-            Err(broken) => return (of_body as u64, client_end(broken)),
-        }
-        if written == head.len() + body.len() {
-            return (body.len() as u64, End::Whole);
-        }
-    }
-}
-
-fn take_outbox(session: &mut Session) -> Vec<u8> {
-    if session.outbox.capacity() == 0 {
-        buffers::take()
-    } else {
-        std::mem::take(&mut session.outbox)
-    }
-}
-
-/// The head of a hit, conditions evaluated; returns the status, and whether the body follows.
-fn write_hit_head(
-    session: &Session,
-    request: &RequestHead,
-    hit: &Hit,
-    persists: bool,
-    out: &mut Vec<u8>,
-) -> (u16, bool) {
-    let object: &Object = &hit.object;
-    // RFC 9110 section 13.2.1: preconditions count only where the response without them would be "2xx (Successful)".
-    let may_be_tried = (200..300).contains(&object.stored.status);
-    let condition = match may_be_tried && conditional::is_conditional(&request.headers) {
-        true => conditional::evaluate(&request.headers, &object.stored.validators()),
-        false => Condition::Proceed,
-    };
-    let status = match condition {
-        Condition::NotModified => {
-            write_not_modified(object, out);
-            304
-        }
-        Condition::Proceed => {
-            out.extend_from_slice(&object.head);
-            // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response with a status
-            // code of 1xx (Informational) or 204 (No Content)."
-            if object.stored.status != 204 {
-                out.extend_from_slice(b"Content-Length: ");
-                write_decimal(object.body.len(), out);
-                out.extend_from_slice(b"\r\n");
-            }
-            object.stored.status
-        }
-    };
-    // RFC 9111 section 5.1: Age is "the sender's estimate of the time since the response was generated or validated".
-    out.extend_from_slice(b"Age: ");
-    write_decimal(u64::from(hit.age), out);
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(&hit.for_client);
-    loops::write_via(Version::Http11, &session.context.pseudonym, out);
-    record::write_status(&hit.status, out);
-    write_connection(request.version, persists, out);
-    out.extend_from_slice(b"\r\n");
-    (status, status != 304 && request.method != Method::Head)
-}
-
-/// RFC 9110 section 15.4.5: a 304 carries the fields "that would have been sent in a 200 (OK) response to the
-/// same request: Content-Location, Date, ETag, and Vary; Cache-Control and Expires".
-fn write_not_modified(object: &Object, out: &mut Vec<u8>) {
-    const KEPT: [&str; 7] = [
-        "cache-control",
-        "content-location",
-        "date",
-        "etag",
-        "expires",
-        "last-modified",
-        "vary",
-    ];
-    write_status_line(304, b"Not Modified", out);
-    for (name, value) in object.stored.headers.iter() {
-        if KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
-            write_field(name, value, out);
-        }
-    }
-}
-
-fn log_hit(
-    session: &Session,
-    head: &RequestHead,
-    hit: &Hit,
-    status: u16,
-    octets: u64,
-    end: &End,
-    began: Instant,
-) {
-    let outcome = Outcome {
-        status,
-        octets,
-        content_type: hit.object.stored.headers.get("content-type"),
-        cache: hit.outcome,
-        reason: hit.reason,
-        origin: hit.origin,
-        end: end.as_str(),
-    };
-    finish::log(session, Some(head), began, &outcome);
-}
-
-// === from the origin server
-
 /// Delivers a response as it arrives, and the rest of its request meanwhile.
 pub async fn reply(
     session: &mut Session,
     fetch: &Fetch,
     reply: &mut Reply,
-    recording: Recording,
+    mut recording: Recording,
     body: &mut RequestBody,
 ) -> Delivered {
     let request = &fetch.request;
-    let framing = framing_for_client(request, reply.framing);
+    let prefix = reply.prefix.take();
+    let framing = match &prefix {
+        Some(prefix) => Framing::Length(prefix.complete),
+        None => framing_for_client(request, reply.framing),
+    };
     // What is still to come of the request would be taken for the next one.
     let persists =
         request.persists && session.may_go_on() && framing != Framing::UntilClose && body.is_read();
@@ -408,7 +102,7 @@ pub async fn reply(
         client,
         link: &mut reply.link,
         out: &mut out,
-        recording,
+        recording: &mut recording,
         octets: &mut delivered.octets,
         sent: false,
         to: Pace::new(
@@ -421,7 +115,7 @@ pub async fn reply(
         ),
     };
     let ended = body
-        .beside(ends, None, relay.run(reply.framing, framing))
+        .beside(ends, None, relay.run(prefix, reply.framing, framing))
         .await;
     let sent = relay.sent;
     session.outbox = out;
@@ -433,6 +127,9 @@ pub async fn reply(
             End::Request
         }
     };
+    if !matches!(delivered.end, End::Whole) {
+        recording.cut(&context).await;
+    }
     match &delivered.end {
         End::Whole if framing == Framing::UntilClose => session.stream.reset_on_death(false),
         End::Origin(error) if !sent => {
@@ -445,6 +142,14 @@ pub async fn reply(
         _ => {}
     }
     delivered
+}
+
+pub fn take_outbox(session: &mut Session) -> Vec<u8> {
+    if session.outbox.capacity() == 0 {
+        buffers::take()
+    } else {
+        std::mem::take(&mut session.outbox)
+    }
 }
 
 /// RFC 9112 section 6.3: a body of unknown length is chunked for HTTP/1.1 and ends with the connection for 1.0.
@@ -498,7 +203,7 @@ struct Relay<'a> {
     link: &'a mut Link,
     /// The head, and what is small enough to leave with it.
     out: &'a mut Vec<u8>,
-    recording: Recording,
+    recording: &'a mut Recording,
     octets: &'a mut u64,
     /// Whether anything has left.
     sent: bool,
@@ -507,11 +212,31 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    async fn run(&mut self, from: Framing, to: Framing) -> End {
-        match self.relay(Decoder::new(from), Encoder::new(to)).await {
-            Ok(()) => End::Whole,
-            Err(end) => end,
+    async fn run(&mut self, prefix: Option<Prefix>, from: Framing, to: Framing) -> End {
+        let relayed = match prefix {
+            None => self.relay(Decoder::new(from), Encoder::new(to)).await,
+            Some(prefix) => self.behind(&prefix, from).await,
+        };
+        relayed.err().unwrap_or(End::Whole)
+    }
+
+    /// What is kept, and then the rest of it as it comes.
+    async fn behind(&mut self, prefix: &Prefix, from: Framing) -> Result<(), End> {
+        let mut at = 0;
+        while at < prefix.length {
+            let piece = prefix.object.body.read_piece(at, prefix.length - at);
+            let piece = piece.await.ok_or(End::Store)?;
+            at += piece.len() as u64;
+            self.recording.write(&piece).await;
+            *self.octets += piece.len() as u64;
+            self.sent = true;
+            let mut parts = [self.out.as_slice(), &piece].map(IoSlice::new);
+            let written = self.client.write_paced(&mut parts, &mut self.to).await;
+            self.out.clear();
+            written.map_err(client_end)?;
         }
+        let rest = Framing::Length(prefix.complete - prefix.length);
+        self.relay(Decoder::new(from), Encoder::new(rest)).await
     }
 
     async fn relay(&mut self, mut decoder: Decoder, mut encoder: Encoder) -> Result<(), End> {
@@ -595,7 +320,7 @@ impl Relay<'_> {
     }
 }
 
-fn client_end(broken: Broken) -> End {
+pub fn client_end(broken: Broken) -> End {
     match broken {
         Broken::Io(_) => End::ClientGone,
         Broken::Stalled => End::ClientStalled,

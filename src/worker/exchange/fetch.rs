@@ -16,18 +16,18 @@ use crate::http::syntax::write_address;
 use crate::http::target::Authority;
 use crate::routing::loops;
 use crate::shared::Counter;
+use crate::store::Object;
 use crate::sys::clock;
 use crate::upstream::client::Link;
 use crate::upstream::{self, dial};
 use crate::worker::session::Session;
 
 /// The client's conditions, in whose place ours go when we revalidate.
-const CONDITIONS: [&str; 5] = [
+const CONDITIONS: [&str; 4] = [
     "if-none-match",
     "if-modified-since",
     "if-match",
     "if-unmodified-since",
-    "if-range",
 ];
 const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 /// Interim responses passed on for one request.
@@ -49,9 +49,28 @@ pub struct Reply {
     pub answered_at: i64,
     /// Whether the connection may carry another exchange.
     pub persists: bool,
+    /// Octets that are kept and go before what comes.
+    pub prefix: Option<Prefix>,
+}
+
+/// The beginning of a representation, of which only the rest was asked for.
+pub struct Prefix {
+    pub object: Rc<Object>,
+    pub length: u64,
+    /// Octets of both together.
+    pub complete: u64,
 }
 
 impl Reply {
+    /// Octets of content that will come, where that is known.
+    pub fn expected(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Length(length) => Some(length),
+            Framing::None => Some(0),
+            Framing::Chunked | Framing::UntilClose => None,
+        }
+    }
+
     pub fn times(&self) -> Times {
         Times {
             request: self.asked_at,
@@ -225,6 +244,7 @@ fn reply(
             asked_at,
             answered_at: asked_at,
             persists: false,
+            prefix: None,
         })));
     }
     let framing = framing::of_response(&request.method, &head)?;
@@ -237,6 +257,7 @@ fn reply(
         asked_at,
         answered_at: clock::unix_seconds(),
         persists,
+        prefix: None,
     })))
 }
 
@@ -255,6 +276,13 @@ fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
     if let Some(stale) = &fetch.plan.stale {
         cache::stored::conditions(&stale.stored)
             .for_each(|(name, value)| write_field(name, value, &mut out));
+    }
+    if let (Some(from), Some(part)) = (fetch.plan.rest, &fetch.plan.part) {
+        write_field("Range", format!("bytes={from}-").as_bytes(), &mut out);
+        // RFC 9110 section 13.1.5: a weak entity tag cannot vouch for octets.
+        if let Some(tag) = part.stored.strong_validator() {
+            write_field("If-Range", tag, &mut out);
+        }
     }
     if counts_forwards(&request.method) {
         loops::write_forwarded_once(&request.headers, &mut out);
@@ -284,6 +312,7 @@ fn write_end_to_end(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
         let is_any = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
         let anew = is_any(&["host", "content-length"])
             || (fetch.plan.stale.is_some() && is_any(&CONDITIONS))
+            || (fetch.plan.rest.is_some() && is_any(&["range", "if-range"]))
             || (counts_forwards(&request.method) && is_any(&["max-forwards"]))
             // RFC 9110 section 10.1.1: a 100-continue expectation of HTTP/1.0 is ignored, and what we send is 1.1.
             || (request.version == Version::Http10 && is_any(&["expect"]))

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Hit;
+use crate::cache::part::{self, Selected};
 use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, Side, Verdict};
 use crate::http::head::RequestHead;
 use crate::http::page::{Answer, AnswerReason};
@@ -31,6 +32,10 @@ pub struct Plan {
     pub version: Version,
     /// What is revalidated.
     pub stale: Option<Rc<Object>>,
+    /// A part that is kept: what comes is joined to it.
+    pub part: Option<Rc<Object>>,
+    /// Only the octets from here on are asked for; those before are in `part`.
+    pub rest: Option<u64>,
     /// As far as it is known.
     pub status: CacheStatus,
 }
@@ -41,7 +46,19 @@ impl Plan {
             key: None,
             version: Version::default(),
             stale: None,
+            part: None,
+            rest: None,
             status,
+        }
+    }
+
+    /// Asked again as if nothing were kept.
+    pub fn anew(&self) -> Plan {
+        Plan {
+            stale: None,
+            part: None,
+            rest: None,
+            ..self.clone()
         }
     }
 
@@ -103,6 +120,8 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
         key: version.map(|_| key),
         version: version.unwrap_or_default(),
         stale: None,
+        part: None,
+        rest: None,
         status,
     }
 }
@@ -110,41 +129,63 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
 /// What follows from what is stored.
 fn judge(head: &RequestHead, key: &[u8], version: Version, found: Find) -> Looked {
     let now = clock::unix_seconds();
-    let (verdict, stale) = match found {
-        Find::Object(object) => match cache::reuse(head, &object.stored, now) {
-            Verdict::Fresh { age } | Verdict::Stale { age } => {
-                let status = CacheStatus::hit(object.stored.remaining(now));
-                return Looked::Hit(Hit {
-                    object,
-                    age,
-                    status,
-                    for_client: Vec::new(),
-                    outcome: "hit",
-                    reason: "fresh",
-                    origin: None,
-                });
-            }
-            verdict => (verdict, Some(object)),
-        },
-        Find::OtherVariant => (cache::reuse::missing(head, MissReason::Vary), None),
-        Find::Absent | Find::AskDisk => (cache::reuse::missing(head, MissReason::NotFound), None),
+    let plan = |status| Plan {
+        key: Some(Key::from(key)),
+        version,
+        stale: None,
+        part: None,
+        rest: None,
+        status,
     };
-    match verdict {
+    let object = match found {
+        Find::Object(object) => object,
+        Find::OtherVariant => return missing(head, MissReason::Vary, plan),
+        Find::Absent | Find::AskDisk => return missing(head, MissReason::NotFound, plan),
+    };
+    let verdict = cache::reuse(head, &object.stored, now);
+    let selected = part::selected(head, &object.stored);
+    match (verdict, selected) {
+        // RFC 9111 section 3.3: "A cache MUST NOT send a partial response to a client without explicitly marking it using the
+        // 206 (Partial Content) status code", and what is missing may be asked for by a range request (3.4).
+        (
+            Verdict::Fresh { .. } | Verdict::Stale { .. },
+            selected @ (Selected::Rest(_) | Selected::NotHere),
+        ) => missing(head, MissReason::Range, |status| Plan {
+            part: Some(object),
+            rest: selected.rest(),
+            ..plan(status)
+        }),
+        (Verdict::Fresh { age } | Verdict::Stale { age }, selected) => Looked::Hit(Hit {
+            status: CacheStatus::hit(object.stored.remaining(now)),
+            object,
+            age,
+            selected,
+            for_client: Vec::new(),
+            outcome: "hit",
+            reason: "fresh",
+            origin: None,
+        }),
+        (Verdict::OnlyIfCached, _) => Looked::Answer(Answer::new(AnswerReason::OnlyIfCached, "")),
+        // To hear that a part is still good does not help where it is not enough.
+        (Verdict::Revalidate(reason), Selected::Rest(_) | Selected::NotHere) => Looked::Ask(Plan {
+            part: Some(object),
+            ..plan(CacheStatus::revalidated(reason))
+        }),
+        (Verdict::Revalidate(reason), _) => Looked::Ask(Plan {
+            stale: Some(object),
+            ..plan(CacheStatus::revalidated(reason))
+        }),
+        (Verdict::Miss(reason), _) => Looked::Ask(plan(CacheStatus::miss(reason))),
+    }
+}
+
+fn missing(
+    head: &RequestHead,
+    reason: MissReason,
+    plan: impl FnOnce(CacheStatus) -> Plan,
+) -> Looked {
+    match cache::reuse::missing(head, reason) {
         Verdict::OnlyIfCached => Looked::Answer(Answer::new(AnswerReason::OnlyIfCached, "")),
-        Verdict::Revalidate(reason) => Looked::Ask(Plan {
-            key: Some(Key::from(key)),
-            version,
-            stale,
-            status: CacheStatus::revalidated(reason),
-        }),
-        Verdict::Miss(reason) => Looked::Ask(Plan {
-            key: Some(Key::from(key)),
-            version,
-            stale: None,
-            status: CacheStatus::miss(reason),
-        }),
-        Verdict::Fresh { .. } | Verdict::Stale { .. } => {
-            unreachable!("a response to serve was served above")
-        }
+        _ => Looked::Ask(plan(CacheStatus::miss(reason))),
     }
 }

@@ -7,7 +7,7 @@
 //! | lookup | what the store has, and whether it may be reused | `Looked` or an answer |
 //! | fetch | an origin server's response head, retried where that is safe | `Fetched` or trouble |
 //! | record | what is kept, refreshed, invalidated | `Recorded` |
-//! | deliver | octets to the client | `Delivered` |
+//! | serve, deliver | octets to the client, from the store or as they come | `Served`, `Delivered` |
 //! | finish | counters, access log, the origin's connection | `Next` |
 //!
 //! Each step consumes what the one before returned; none calls another. The first three are plain functions:
@@ -21,8 +21,11 @@ mod finish;
 mod lookup;
 mod purge;
 mod record;
+mod recording;
 mod request_body;
 mod route;
+mod serve;
+mod stored_body;
 mod tunnel;
 
 use std::net::SocketAddr;
@@ -31,6 +34,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::session::Session;
+use crate::cache::part::Selected;
 use crate::cache::{CacheStatus, Key};
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
@@ -96,6 +100,8 @@ pub struct Hit {
     pub object: Rc<Object>,
     /// Seconds.
     pub age: u32,
+    /// Which octets of it are sent.
+    pub selected: Selected,
     pub status: CacheStatus,
     /// Field lines that are for this client alone and are not stored.
     pub for_client: Vec<u8>,
@@ -145,7 +151,7 @@ pub fn begin(session: &mut Session) -> Begun {
     }
     match lookup::lookup(session, &uri, to.side()) {
         lookup::Looked::Answer(answer) => Begun::Written(answer::refuse(session, &answer, began)),
-        lookup::Looked::Hit(hit) => match deliver::hit_now(session, &admitted, &hit, began) {
+        lookup::Looked::Hit(hit) => match serve::hit_now(session, &admitted, &hit, began) {
             Some(next) => Begun::Written(next),
             None => {
                 let request = admitted.into_request(session.take_head(), began);
@@ -175,7 +181,7 @@ pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
         return Next::Abort;
     }
     match *later {
-        Later::Serve(request, hit, uri, to) => serve(session, request, hit, uri, to).await,
+        Later::Serve(request, hit, uri, to) => serve_hit(session, request, hit, uri, to).await,
         Later::Look(request, uri, to, key) => look(session, request, uri, to, key).await,
         Later::Purge(request, key) => purge::answer(session, request, key).await,
         Later::Tunnel(request, uri) => tunnel::connect(session, &request, &uri).await,
@@ -184,16 +190,16 @@ pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
 }
 
 /// A hit; where its body turns out to be lost, what the origin server says.
-async fn serve(
+async fn serve_hit(
     session: &mut Session,
     request: Request,
     hit: Hit,
     uri: TargetUri,
     to: route::Origin,
 ) -> Next {
-    match deliver::hit(session, &request, &hit).await {
-        deliver::Served::Next(next) => next,
-        deliver::Served::Lost => {
+    match serve::hit(session, &request, &hit).await {
+        serve::Served::Next(next) => next,
+        serve::Served::Lost => {
             let plan = lookup::lost(&session.context, &uri, to.side());
             let fetch = Fetch {
                 request,
@@ -214,7 +220,7 @@ async fn look(
     key: Key,
 ) -> Next {
     match lookup::look(&session.context, &request.head, key).await {
-        lookup::Looked::Hit(hit) => serve(session, request, hit, uri, to).await,
+        lookup::Looked::Hit(hit) => serve_hit(session, request, hit, uri, to).await,
         lookup::Looked::Answer(answer) => {
             session.recycle_head(request.head);
             answer::refuse(session, &answer, request.began)
@@ -247,7 +253,7 @@ async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
             let Fetch {
                 request, uri, to, ..
             } = fetch;
-            Box::pin(serve(session, request, hit, uri, to)).await
+            Box::pin(serve_hit(session, request, hit, uri, to)).await
         }
         record::Recorded::AskAgain(plan) => {
             Box::pin(ask_origin(session, Fetch { plan, ..fetch })).await

@@ -1,18 +1,19 @@
 //! Step 5: what a response does to the store: kept as it passes, refreshed, or a reason to invalidate.
 //!
-//! Everything that others must see is done before the last octet of the response leaves.
+//! Everything that others must see is done before the last octet of the response leaves. `recording` keeps the octets.
 
 use std::rc::Rc;
 
-use super::fetch::{Reply, write_field};
+use super::fetch::{Prefix, Reply, write_field};
 use super::lookup::Plan;
+use super::recording::{Joining, Keeping, Recording};
 use super::{Fetch, Hit, finish};
-use crate::cache::{self, CacheStatus, Forwarded, Key, Stored};
-use crate::http::framing::Framing;
+use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Stored, part};
+use crate::http::head::ResponseHead;
 use crate::shared::Counter;
-use crate::store::{Object, Store, Writer};
+use crate::store::{Object, Store};
 use crate::worker::context::Context;
-use crate::worker::kept::{Filling, Kept};
+use crate::worker::kept::Kept;
 
 pub enum Recorded {
     /// 304: what is stored is served, brought up to date.
@@ -20,12 +21,6 @@ pub enum Recorded {
     /// The 304 spoke of something else: ask once more, without conditions.
     AskAgain(Plan),
     Reply(Box<Reply>, Recording),
-}
-
-/// A response on its way into the store, or not.
-pub struct Recording {
-    writer: Option<Box<Filling>>,
-    status: CacheStatus,
 }
 
 pub async fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Recorded {
@@ -38,13 +33,74 @@ pub async fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Reco
         store.invalidate(key.as_bytes()).await;
         context.count(Counter::CacheInvalidated, 1);
     }
-    match (&plan.key, &plan.stale) {
-        (None, _) => Recorded::passed(reply, plan.status),
-        (Some(key), Some(stale)) if reply.head.status == 304 => {
+    let status = reply.head.status;
+    match (&plan.key, &plan.stale, &plan.part) {
+        (None, ..) => Recorded::passed(reply, plan.status),
+        (Some(key), Some(stale), _) if status == 304 => {
             refreshed(context, store, fetch, key, stale, reply).await
         }
-        (Some(key), _) => kept(context, store, fetch, key, reply).await,
+        (Some(key), _, Some(part)) if plan.rest.is_some() && matches!(status, 206 | 416) => {
+            continued(context, store, fetch, key, part, reply).await
+        }
+        (Some(key), _, part) if status == 206 => {
+            kept_part(context, store, fetch, key, part.as_ref(), reply).await
+        }
+        (Some(key), ..) => {
+            let part = Keeping::Whole(reply.expected());
+            let head = reply.head.clone();
+            kept(context, store, fetch, key, reply, &head, part).await
+        }
     }
+}
+
+/// The rest of what is kept already (RFC 9111 section 3.4).
+async fn continued(
+    context: &Context,
+    store: &Kept,
+    fetch: &Fetch,
+    key: &Key,
+    part: &Rc<Object>,
+    mut reply: Box<Reply>,
+) -> Recorded {
+    let from = fetch.plan.rest.unwrap_or_default();
+    let Some((whole, complete)) = part::continued(&part.stored, from, &reply.head) else {
+        return Recorded::AskAgain(fetch.plan.anew());
+    };
+    reply.prefix = Some(Prefix {
+        object: part.clone(),
+        length: from,
+        complete,
+    });
+    reply.head = whole.clone();
+    let keeping = Keeping::Whole(Some(complete));
+    kept(context, store, fetch, key, reply, &whole, keeping).await
+}
+
+/// A part of a representation, and with it what is kept of the same one.
+async fn kept_part(
+    context: &Context,
+    store: &Kept,
+    fetch: &Fetch,
+    key: &Key,
+    part: Option<&Rc<Object>>,
+    reply: Box<Reply>,
+) -> Recorded {
+    // The client gets what it asked for, and that is no 200: only the store sees it as one.
+    let Some((whole, range)) = part::of_response(&reply.head) else {
+        return Recorded::passed(reply, fetch.plan.status.and_not_stored(NotStored::Partial));
+    };
+    let asked = fetch.request.head.headers.get("range");
+    let keeping = Joining::new(part, &whole, range, asked);
+    kept(
+        context,
+        store,
+        fetch,
+        key,
+        reply,
+        &whole,
+        Keeping::Part(keeping),
+    )
+    .await
 }
 
 /// A 304 to our own conditions (RFC 9111 section 4.3.4).
@@ -66,10 +122,7 @@ async fn refreshed(
         &context.policy,
     );
     let Ok(refreshed) = refreshed else {
-        return Recorded::AskAgain(Plan {
-            stale: None,
-            ..plan.clone()
-        });
+        return Recorded::AskAgain(plan.anew());
     };
     let object = store
         .refresh(key.as_bytes(), stale, refreshed.stored, plan.version)
@@ -91,6 +144,7 @@ async fn refreshed(
     let reason = plan.status.detail.unwrap_or_default();
     let hit = Hit {
         age: object.stored.age(now),
+        selected: part::selected(&fetch.request.head, &object.stored),
         object,
         status,
         for_client,
@@ -101,18 +155,20 @@ async fn refreshed(
     Recorded::Refreshed(hit, reply)
 }
 
-/// A response that is kept if `cache` lets it be.
+/// A response that is kept if `cache` lets it be; `head` is what it is kept as.
 async fn kept(
     context: &Context,
     store: &Kept,
     fetch: &Fetch,
     key: &Key,
     reply: Box<Reply>,
+    head: &ResponseHead,
+    keeping: Keeping,
 ) -> Recorded {
     let plan = &fetch.plan;
     let request = &fetch.request.head;
     let replaces = plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request);
-    if let Err(reason) = cache::storable(request, &reply.head, reply.answered_at, &context.policy) {
+    if let Err(reason) = cache::storable(request, head, reply.answered_at, &context.policy) {
         // A newer representation that may not be kept still ends the use of the older one; a failure does not.
         if replaces && reply.head.status < 500 {
             store.invalidate(key.as_bytes()).await;
@@ -130,21 +186,10 @@ async fn kept(
             version = store.version(key.as_bytes());
         }
     }
-    let expected = match reply.framing {
-        Framing::Length(length) => Some(length),
-        Framing::None => Some(0),
-        Framing::Chunked | Framing::UntilClose => None,
-    };
-    let stored = Stored::new(request, &reply.head, reply.times(), &context.policy);
+    let stored = Stored::new(request, head, reply.times(), &context.policy);
     let status = plan.status.and_stored(stored.remaining(reply.answered_at));
-    match store.begin(key.clone(), stored, expected, version) {
-        Ok(writer) => Recorded::Reply(
-            reply,
-            Recording {
-                writer: Some(Box::new(writer)),
-                status,
-            },
-        ),
+    match store.begin(key.clone(), stored, keeping.expected(), version) {
+        Ok(writer) => Recorded::Reply(reply, Recording::begin(writer, keeping, status).await),
         Err(reason) => Recorded::passed(
             reply,
             CacheStatus {
@@ -158,55 +203,6 @@ async fn kept(
 impl Recorded {
     /// Delivered and not kept.
     fn passed(reply: Box<Reply>, status: CacheStatus) -> Recorded {
-        Recorded::Reply(
-            reply,
-            Recording {
-                writer: None,
-                status,
-            },
-        )
+        Recorded::Reply(reply, Recording::none(status))
     }
-}
-
-impl Recording {
-    /// Takes content as it passes. A body over the limit ends the recording, never the delivery.
-    pub async fn write(&mut self, content: &[u8]) {
-        if let Some(writer) = &mut self.writer
-            && !(writer.write(content) && writer.room().await)
-        {
-            self.writer = None;
-        }
-    }
-
-    /// The content is whole: from here on it is found.
-    pub async fn finish(&mut self, context: &Context) {
-        if let Some(writer) = self.writer.take()
-            && writer.finish().await.is_some()
-        {
-            context.count(Counter::CacheStored, 1);
-        }
-    }
-
-    /// The Cache-Status field (RFC 9211).
-    pub fn write_status(&self, out: &mut Vec<u8>) {
-        write_status(&self.status, out);
-    }
-
-    /// The reason in one word, for the log.
-    pub fn reason(&self) -> &'static str {
-        reason(&self.status)
-    }
-}
-
-pub fn write_status(status: &CacheStatus, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"Cache-Status: ");
-    status.write(out);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn reason(status: &CacheStatus) -> &'static str {
-    status
-        .detail
-        .or(status.forwarded.map(cache::Forwarded::as_str))
-        .unwrap_or_default()
 }

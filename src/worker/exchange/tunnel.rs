@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::answer;
 use super::fetch::{Reply, Trouble, write_field};
 use super::finish::{self, Outcome};
-use super::record;
+use super::recording;
 use super::{Fetch, Next, Request};
 use crate::cache::{CacheStatus, Forwarded};
 use crate::http::connection::EndToEnd;
@@ -52,7 +52,7 @@ pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) 
         .outbox
         .extend_from_slice(b"HTTP/1.1 200 Connection established\r\n");
     write_via(session);
-    record::write_status(&NO_PART, &mut session.outbox);
+    recording::write_status(&NO_PART, &mut session.outbox);
     session.outbox.extend_from_slice(b"\r\n");
     let ended = between(session, &origin).await;
     let end = match ended.why {
@@ -91,7 +91,7 @@ pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply
         out,
     );
     loops::write_via(head.version, &session.context.pseudonym, out);
-    record::write_status(&fetch.plan.status, out);
+    recording::write_status(&fetch.plan.status, out);
     out.extend_from_slice(b"\r\n");
     session.outbox.extend_from_slice(&reply.link.inbox.take());
     let ended = between(session, &reply.link.stream).await;

@@ -1,0 +1,211 @@
+//! The octets of a response on their way into the store, while they pass to a client.
+//!
+//! What breaks off is kept as far as it came, where its length was known: a request for the rest completes it. What is
+//! joined to a part that is kept takes the octets around it along. It never holds the delivery up for longer than the
+//! store's patience, and a body that becomes too large ends the recording, not the delivery.
+
+use std::rc::Rc;
+
+use crate::cache::part::{self, Others, Part};
+use crate::cache::{self, CacheStatus};
+use crate::http::head::ResponseHead;
+use crate::http::range::{ContentRange, Span};
+use crate::shared::Counter;
+use crate::store::{Object, Writer};
+use crate::worker::context::Context;
+use crate::worker::kept::Filling;
+
+/// Octets of an older part that are taken along at most: each new part copies them.
+const MOST_JOINED: u64 = 64 << 20;
+/// Octets read from it at once.
+const PIECE: u64 = 256 << 10;
+
+/// A response on its way into the store, or not.
+pub struct Recording {
+    writer: Option<Box<Filling>>,
+    status: CacheStatus,
+    keeping: Keeping,
+    /// Octets of the response that the writer has.
+    octets: u64,
+}
+
+/// As what it will be kept.
+pub enum Keeping {
+    /// All of a representation, of this length where it is known.
+    Whole(Option<u64>),
+    Part(Joining),
+}
+
+/// A part, and the one that is kept already.
+pub struct Joining {
+    old: Option<Rc<Object>>,
+    others: Others,
+    range: ContentRange,
+    /// The Range field that it answers.
+    asked: Option<Box<[u8]>>,
+}
+
+impl Joining {
+    /// `whole`: the new part's fields.
+    pub fn new(
+        old: Option<&Rc<Object>>,
+        whole: &ResponseHead,
+        range: ContentRange,
+        asked: Option<&[u8]>,
+    ) -> Joining {
+        let others = old.map(|old| part::others(&old.stored, &whole.headers, range));
+        Joining {
+            old: old.cloned(),
+            others: others
+                .filter(|others| others.octets() <= MOST_JOINED)
+                .unwrap_or_default(),
+            range,
+            asked: asked.map(Box::from),
+        }
+    }
+}
+
+impl Keeping {
+    /// Octets that the writer will get, where that is known.
+    pub fn expected(&self) -> Option<u64> {
+        match self {
+            Keeping::Whole(length) => *length,
+            Keeping::Part(joining) => Some(joining.others.octets() + joining.range.span.len()),
+        }
+    }
+}
+
+// === impl Recording
+
+impl Recording {
+    /// Of a response that is not kept.
+    pub fn none(status: CacheStatus) -> Recording {
+        Recording {
+            writer: None,
+            status,
+            keeping: Keeping::Whole(None),
+            octets: 0,
+        }
+    }
+
+    pub async fn begin(writer: Filling, keeping: Keeping, status: CacheStatus) -> Recording {
+        let mut recording = Recording {
+            writer: Some(Box::new(writer)),
+            status,
+            keeping,
+            octets: 0,
+        };
+        recording.take_along(|others| &others.before).await;
+        recording
+    }
+
+    /// Takes content as it passes. A body over the limit ends the recording, never the delivery.
+    pub async fn write(&mut self, content: &[u8]) {
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        if writer.write(content) {
+            self.octets += content.len() as u64;
+            if writer.room().await {
+                return;
+            }
+        }
+        self.writer = None;
+    }
+
+    /// The content is whole: from here on it is found.
+    pub async fn finish(&mut self, context: &Context) {
+        if self.writer.is_none() {
+            return;
+        }
+        self.take_along(|others| &others.after).await;
+        let Some(mut writer) = self.writer.take() else {
+            return;
+        };
+        if let Keeping::Part(joining) = &self.keeping {
+            let span = joining.arrived(self.octets);
+            let asked = joining.asked.as_deref();
+            let complete = joining.range.complete;
+            writer.keep_as(part::joined(&joining.others, span, complete, asked));
+        }
+        if writer.finish().await.is_some() {
+            context.count(Counter::CacheStored, 1);
+        }
+    }
+
+    /// No more will come. What has come is kept, where a request for the rest can follow.
+    pub async fn cut(&mut self, context: &Context) {
+        if self.octets == 0 {
+            self.writer = None;
+        }
+        match (&self.keeping, &mut self.writer) {
+            // RFC 9111 section 3.3: "A cache MUST NOT store incomplete or partial-content responses if it does not support the
+            // Range and Content-Range header fields"; a length that nobody has told cannot be asked for.
+            (Keeping::Whole(Some(length)), Some(writer)) if self.octets < *length => {
+                writer.keep_as(Part::arrived(0, self.octets, Some(*length), None));
+            }
+            (Keeping::Part(_), _) => {}
+            _ => self.writer = None,
+        }
+        self.finish(context).await;
+    }
+
+    /// Copies what the older part has before or behind the new one.
+    async fn take_along(&mut self, side: impl Fn(&Others) -> &Vec<(Span, u64)>) {
+        let Keeping::Part(joining) = &mut self.keeping else {
+            return;
+        };
+        let (Some(old), Some(writer)) = (&joining.old, &mut self.writer) else {
+            return;
+        };
+        for (span, at) in side(&joining.others) {
+            let mut at = *at;
+            let end = at + span.len();
+            while at < end {
+                let piece = old.body.read_piece(at, (end - at).min(PIECE)).await;
+                let taken = match piece {
+                    Some(piece) if writer.write(&piece) && writer.room().await => piece.len(),
+                    _ => {
+                        self.writer = None;
+                        return;
+                    }
+                };
+                at += taken as u64;
+            }
+        }
+    }
+
+    /// The Cache-Status field (RFC 9211).
+    pub fn write_status(&self, out: &mut Vec<u8>) {
+        write_status(&self.status, out);
+    }
+
+    /// The reason in one word, for the log.
+    pub fn reason(&self) -> &'static str {
+        reason(&self.status)
+    }
+}
+
+impl Joining {
+    /// The octets that have come, which may be fewer or more than Content-Range said.
+    fn arrived(&self, octets: u64) -> Span {
+        let from = self.range.span.from;
+        Span {
+            from,
+            to: from.saturating_add(octets),
+        }
+    }
+}
+
+pub fn write_status(status: &CacheStatus, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Cache-Status: ");
+    status.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn reason(status: &CacheStatus) -> &'static str {
+    status
+        .detail
+        .or(status.forwarded.map(cache::Forwarded::as_str))
+        .unwrap_or_default()
+}

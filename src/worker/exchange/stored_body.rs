@@ -1,0 +1,172 @@
+//! Octets of a stored body on their way to a client: copied from memory, sent by the kernel from a file, or read and
+//! checked block by block where a file is not trusted.
+//!
+//! A disk that is slow holds up this client alone. It writes the head that goes before the octets only when it is
+//! certain that there are any.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::deliver::{End, client_end};
+use crate::store::{Body, BodyFile};
+use crate::wire::Pace;
+use crate::worker::session::Session;
+
+/// Octets of a file that the kernel is given at once, where they are in memory.
+const GIVEN: u64 = 8 << 20;
+/// Octets of a file that are brought into memory at once, where they are not there.
+const FETCHED: u64 = 1 << 20;
+
+/// Some octets of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Where in the body they begin.
+    pub at: u64,
+    pub length: u64,
+}
+
+/// A client, and what it has got of a body.
+pub struct Sender<'a> {
+    session: &'a Session,
+    pace: Pace,
+    /// Octets of the body that have left.
+    pub sent: u64,
+}
+
+impl Sender<'_> {
+    pub fn new(session: &Session) -> Sender<'_> {
+        let client = &session.context.config.client;
+        Sender {
+            session,
+            pace: Pace::new(client.write_timeout, client.min_rate),
+            sent: 0,
+        }
+    }
+
+    /// Sends a head and octets of the body behind it.
+    pub async fn send(&mut self, head: &[u8], body: &Body, slice: Slice) -> Result<(), End> {
+        match body {
+            Body::Memory(body) => {
+                let from = (slice.at as usize).min(body.len());
+                let to = from + (slice.length as usize).min(body.len() - from);
+                self.copied(head, body.get(from..to).unwrap_or_default())
+                    .await
+            }
+            Body::File(body) if !body.is_intact() => Err(End::Lost),
+            Body::File(body) if body.trusted => self.unseen(head, body, slice).await,
+            Body::File(body) => self.checked(head, body, slice).await,
+        }
+    }
+
+    /// Sends what belongs to no body.
+    pub async fn frame(&mut self, octets: &[u8]) -> Result<(), End> {
+        let mut parts = [IoSlice::new(octets)];
+        let stream = &self.session.stream;
+        let written = stream.write_paced(&mut parts, &mut self.pace).await;
+        written.map_err(client_end)
+    }
+
+    async fn copied(&mut self, head: &[u8], body: &[u8]) -> Result<(), End> {
+        let mut written = 0usize;
+        let before = self.sent;
+        while written < head.len() + body.len() {
+            let of_body = written.saturating_sub(head.len());
+            let parts = [
+                IoSlice::new(head.get(written..).unwrap_or_default()),
+                IoSlice::new(body.get(of_body..).unwrap_or_default()),
+            ];
+            let stream = &self.session.stream;
+            let wrote = stream.write_some_paced(&parts, &mut self.pace).await;
+            written += wrote.map_err(client_end)?;
+            self.sent = before + written.saturating_sub(head.len()) as u64;
+        }
+        Ok(())
+    }
+
+    /// By the kernel, as long as what it sends is in memory; what is not is fetched elsewhere first.
+    async fn unseen(&mut self, head: &[u8], body: &Arc<BodyFile>, slice: Slice) -> Result<(), End> {
+        let Slice { mut at, length } = slice;
+        let end = at + length;
+        let mut resident = make_resident(body, at, end).await.ok_or(End::Lost)?;
+        let stream = &self.session.stream;
+        let written = stream.write_before_file(head, &mut self.pace).await;
+        written.map_err(client_end)?;
+        while at < end {
+            if at >= resident {
+                resident = make_resident(body, at, end).await.ok_or(End::Store)?;
+            }
+            let count = (resident - at) as usize;
+            let sent = stream.send_file(body.file(), body.from + at, count, &mut self.pace);
+            match sent.await.map_err(client_end)? {
+                0 => return Err(End::Store),
+                octets => {
+                    at += octets as u64;
+                    self.sent += octets as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Block by block, each read and compared with its checksum before it leaves.
+    async fn checked(
+        &mut self,
+        head: &[u8],
+        body: &Arc<BodyFile>,
+        slice: Slice,
+    ) -> Result<(), End> {
+        let mut head = head;
+        let Slice { mut at, length } = slice;
+        let end = at + length;
+        let mut unread = End::Lost;
+        while at < end {
+            let block = at as usize / BodyFile::BLOCK;
+            let body = body.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let mut octets = Vec::with_capacity(BodyFile::BLOCK);
+                body.read_block(block, &mut octets).map(|()| octets)
+            });
+            let octets = read.await.ok().and_then(Result::ok);
+            let first = (block * BodyFile::BLOCK) as u64;
+            let wanted = |octets: &Vec<u8>| {
+                let to = (end - first).min(octets.len() as u64);
+                octets
+                    .get((at - first) as usize..to as usize)
+                    .map(<[u8]>::to_vec)
+            };
+            let octets = octets
+                .as_ref()
+                .and_then(wanted)
+                .filter(|octets| !octets.is_empty());
+            let octets = octets.ok_or(unread)?;
+            unread = End::Store;
+            let mut parts = [head, &octets].map(IoSlice::new);
+            let stream = &self.session.stream;
+            let written = stream.write_paced(&mut parts, &mut self.pace).await;
+            written.map_err(client_end)?;
+            at += octets.len() as u64;
+            self.sent += octets.len() as u64;
+            head = &[];
+        }
+        match head.is_empty() {
+            true => Ok(()),
+            false => self.frame(head).await,
+        }
+    }
+}
+
+/// Sees to it that octets from `at` on are in memory; up to where, `end` at the most. None: the disk does not give them.
+async fn make_resident(body: &Arc<BodyFile>, at: u64, end: u64) -> Option<u64> {
+    let rest = end - at;
+    let given = rest.min(GIVEN);
+    if body.is_resident(at, given) {
+        return Some(at + given);
+    }
+    let piece = rest.min(FETCHED);
+    if !body.is_resident(at, piece) {
+        let body = body.clone();
+        let fetched = tokio::task::spawn_blocking(move || body.fetch(at, piece)).await;
+        fetched.ok()?.ok()?;
+    }
+    Some(at + piece)
+}
