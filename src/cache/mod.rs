@@ -11,6 +11,7 @@ pub mod name;
 pub mod part;
 pub mod refresh;
 pub mod reuse;
+pub mod stale;
 pub mod status;
 pub mod storable;
 pub mod stored;
@@ -33,6 +34,10 @@ pub struct Policy {
     /// Seconds that a response which says nothing stays fresh; 0: it is not kept.
     pub ttl: u32,
     pub set_cookie: SetCookie,
+    /// Seconds that a stale response is served where it says nothing of that itself: while it is revalidated, and instead
+    /// of an error of the origin server.
+    pub stale_while_revalidate: u32,
+    pub stale_if_error: u32,
 }
 
 /// What becomes of an explicitly fresh response with Set-Cookie.

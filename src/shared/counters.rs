@@ -51,6 +51,7 @@ counters! {
     Responses5xx, "responses_5xx", "Responses sent with a status of 5xx.";
     CacheHit, "cache_hit", "Requests answered from the cache.";
     CacheRevalidated, "cache_revalidated", "Requests answered from the cache after a 304 of the origin.";
+    CacheStale, "cache_stale", "Requests answered with a stale response because the origin server failed.";
     CacheMiss, "cache_miss", "Requests whose answer was not in the cache.";
     CachePass, "cache_pass", "Requests that neither read nor fill the cache.";
     CacheStored, "cache_stored", "Responses stored.";

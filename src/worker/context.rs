@@ -1,7 +1,7 @@
 //! What all sessions of this worker share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use super::kept::Kept;
 use super::meter;
 use super::returns::Returns;
 use crate::access::{Clients, Destinations};
-use crate::cache::Policy;
+use crate::cache::{Key, Policy};
 use crate::config::{Config, Launch, Mode};
 use crate::dispatch::Conn;
 use crate::http::head::Limits;
@@ -43,6 +43,8 @@ pub struct Context {
     pub pool: RefCell<Pool>,
     pub policy: Policy,
     pub store: Option<Kept>,
+    /// Keys that are being revalidated behind a stale response.
+    pub behind: RefCell<HashSet<Key>>,
     /// Lent to each lookup, so that a key costs no allocation.
     pub key_buffer: Cell<Vec<u8>>,
     pub access_log: RefCell<AccessLog>,
@@ -102,6 +104,7 @@ impl Context {
             )),
             policy: policy(&config.cache),
             store: Kept::new(&config.cache, &region, worker),
+            behind: RefCell::default(),
             key_buffer: Cell::default(),
             access_log: RefCell::new(AccessLog::open(worker, &config.log)?),
             region,
@@ -310,5 +313,6 @@ fn policy(config: &crate::config::Cache) -> Policy {
             SetCookie::Store => cache::SetCookie::Store,
             SetCookie::Refuse => cache::SetCookie::Refuse,
         },
+        ..Policy::default()
     }
 }

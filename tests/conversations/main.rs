@@ -30,5 +30,6 @@ mod queue;
 mod ranges;
 mod shutdown;
 mod size;
+mod stale;
 mod start;
 mod targets;

@@ -84,8 +84,26 @@ pub fn refuse_unread(session: &mut Session, answer: &Answer) {
 
 /// Answers a request that no origin server answered.
 pub fn trouble(session: &mut Session, fetch: &Fetch, body: &RequestBody, trouble: Trouble) -> Next {
+    let held = match fetch.plan.fallback {
+        Some(_) => Held::Stale,
+        None => Held::Nothing,
+    };
     let status = fetch.plan.status;
-    trouble_of(session, &fetch.request, status, trouble, !body.is_read())
+    trouble_of(
+        session,
+        &fetch.request,
+        status,
+        trouble,
+        !body.is_read(),
+        held,
+    )
+}
+
+/// What is stored and was not served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    Nothing,
+    Stale,
 }
 
 /// `close`: the connection cannot carry another request.
@@ -95,6 +113,7 @@ pub fn trouble_of(
     status: CacheStatus,
     trouble: Trouble,
     close: bool,
+    held: Held,
 ) -> Next {
     let (mut answer, close) = match trouble {
         Trouble::Upstream(error) => {
@@ -103,7 +122,13 @@ pub fn trouble_of(
                 request.head.method.as_str(),
                 String::from_utf8_lossy(&request.head.target)
             );
-            (of_origin(&error), close)
+            let mut answer = of_origin(&error);
+            // RFC 9111 section 5.2.2.2: where the origin server cannot be reached and what is stale must not be used, "a cache
+            // MUST generate an error response [...] 504 (Gateway Timeout)".
+            if held == Held::Stale {
+                answer.status = 504;
+            }
+            (answer, close)
         }
         Trouble::Client(request_body::Trouble::Broken) => {
             log_client_gone(session, request);

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 
 use super::fetch::{self, Prefix, Reply, write_field};
 use super::recording::Recording;
-use super::request_body::{RequestBody, Trouble};
+use super::request_body::{Ends, RequestBody, Trouble};
 use super::{Fetch, Request, answer};
 use crate::http::body::{Decoder, Encoder};
 use crate::http::connection::EndToEnd;
@@ -95,24 +95,23 @@ pub async fn reply(
     }
     let context = session.context.clone();
     let mut out = std::mem::take(&mut session.outbox);
-    let ends = fetch::ends(session, &reply.link, &context.config);
-    let client = ends.client;
+    let ends = Ends {
+        client: Some(&session.stream),
+        inbox: &mut session.inbox,
+        origin: reply.link.stream.clone(),
+        config: &context.config,
+    };
+    let (client, origin) = (&context.config.client, &context.config.origin);
     let mut relay = Relay {
         context: &context,
-        client,
+        client: &session.stream,
         link: &mut reply.link,
         out: &mut out,
         recording: &mut recording,
         octets: &mut delivered.octets,
         sent: false,
-        to: Pace::new(
-            context.config.client.write_timeout,
-            context.config.client.min_rate,
-        ),
-        from: Pace::new(
-            context.config.origin.body_timeout,
-            context.config.origin.min_rate,
-        ),
+        to: Pace::new(client.write_timeout, client.min_rate),
+        from: Pace::new(origin.body_timeout, origin.min_rate),
     };
     let ended = body
         .beside(ends, None, relay.run(prefix, reply.framing, framing))
@@ -142,6 +141,46 @@ pub async fn reply(
         _ => {}
     }
     delivered
+}
+
+/// Takes a response for the store alone. Whether it has come whole.
+pub async fn absorb(context: &Context, reply: &mut Reply, mut recording: Recording) -> bool {
+    let mut decoder = Decoder::new(reply.framing);
+    let link = &mut reply.link;
+    let mut pace = Pace::new(
+        context.config.origin.body_timeout,
+        context.config.origin.min_rate,
+    );
+    let is_whole = loop {
+        while !decoder.is_done() && !link.inbox.is_empty() {
+            let Ok(step) = decoder.decode(link.inbox.octets()) else {
+                return false;
+            };
+            let content = link.inbox.octets().get(step.data.clone());
+            recording.write(content.unwrap_or_default()).await;
+            link.inbox.consume(step.consumed);
+            if step.consumed == 0 {
+                break;
+            }
+        }
+        if decoder.is_done() {
+            break true;
+        }
+        let read = link
+            .inbox
+            .fill_paced(&link.stream, buffers::LARGE, &mut pace)
+            .await;
+        match read {
+            Ok(0) if decoder.end_of_input().is_ok() => {}
+            Ok(0) | Err(_) => break false,
+            Ok(_) => {}
+        }
+    };
+    match is_whole {
+        true => recording.finish(context).await,
+        false => recording.cut(context).await,
+    }
+    is_whole
 }
 
 pub fn take_outbox(session: &mut Session) -> Vec<u8> {

@@ -1,8 +1,10 @@
 //! Step 4: the response's head from an origin server.
 //!
 //! A connection of the pool may have died unseen; a request that met its close is sent once more, where that is
-//! safe. Interim responses are passed on from here.
+//! safe. Interim responses are passed on from here. Nobody may be waiting: then the answer is for the store.
 
+use std::io::IoSlice;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::Fetch;
@@ -20,6 +22,8 @@ use crate::store::Object;
 use crate::sys::clock;
 use crate::upstream::client::Link;
 use crate::upstream::{self, dial};
+use crate::wire::{Inbox, Pace, Stream, buffers};
+use crate::worker::context::Context;
 use crate::worker::session::Session;
 
 /// The client's conditions, in whose place ours go when we revalidate.
@@ -32,6 +36,40 @@ const CONDITIONS: [&str; 4] = [
 const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 /// Interim responses passed on for one request.
 const MOST_INTERIM: usize = 16;
+
+/// For whom an origin server is asked.
+pub struct Asker<'a> {
+    pub context: Rc<Context>,
+    pub mode: Mode,
+    pub peer: IpAddr,
+    /// None: for nobody, but the store.
+    pub stream: Option<&'a Stream>,
+    pub inbox: &'a mut Inbox,
+    pub outbox: &'a mut Vec<u8>,
+}
+
+impl Asker<'_> {
+    pub fn of(session: &mut Session) -> Asker<'_> {
+        Asker {
+            context: session.context.clone(),
+            mode: session.mode,
+            peer: session.conn.peer_addr().ip(),
+            stream: Some(&session.stream),
+            inbox: &mut session.inbox,
+            outbox: &mut session.outbox,
+        }
+    }
+
+    /// The request's two connections.
+    pub fn ends<'a>(&'a mut self, link: &Link, config: &'a Config) -> Ends<'a> {
+        Ends {
+            client: self.stream,
+            inbox: self.inbox,
+            origin: link.stream.clone(),
+            config,
+        }
+    }
+}
 
 pub enum Fetched {
     Reply(Box<Reply>),
@@ -98,22 +136,23 @@ impl From<request_body::Trouble> for Trouble {
 }
 
 pub async fn fetch(
-    session: &mut Session,
+    asker: &mut Asker<'_>,
     fetch: &Fetch,
     body: &mut RequestBody,
 ) -> Result<Fetched, Trouble> {
-    let (authority, exempt) = fetch.to.authority(session, &fetch.uri);
+    let context = asker.context.clone();
+    let (authority, exempt) = fetch.to.authority(&context, &fetch.uri);
     let authority = authority.clone().with_default_port(80);
     let name = fetch.to.pool_name(&authority);
-    body.begin(head_for_origin(session, fetch), &mut session.inbox)?;
-    let mut link = pooled(session, name.clone());
+    body.begin(head_for_origin(asker, fetch), asker.inbox)?;
+    let mut link = pooled(&context, name.clone());
     loop {
         let mut used = match link.take() {
             Some(link) => link,
-            None => dialled(session, &authority, name.clone(), exempt).await?,
+            None => dialled(&context, &authority, name.clone(), exempt).await?,
         };
         let asked_at = clock::unix_seconds();
-        match converse(session, fetch, body, &mut used).await {
+        match converse(asker, fetch, body, &mut used).await {
             // RFC 9110 section 7.8: "the client can't change the protocol it is sending in the middle of a message". What is
             // still to come of the request would be taken for the new protocol's first octets.
             Ok(head) if head.status == 101 && !body.is_sent() => {
@@ -130,7 +169,7 @@ pub async fn fetch(
                     && fetch.request.head.method.is_idempotent()
                     && body.rewind() =>
             {
-                session.context.count(Counter::OriginRetries, 1);
+                context.count(Counter::OriginRetries, 1);
             }
             Err(trouble) => return Err(trouble),
         }
@@ -144,19 +183,18 @@ fn met_its_close(link: &Link, error: &upstream::Error) -> bool {
         && matches!(error, upstream::Error::Closed | upstream::Error::Broken(_))
 }
 
-fn pooled(session: &Session, name: Rc<[u8]>) -> Option<Link> {
-    let (stream, address) = session.context.pool.borrow_mut().take(&name)?;
-    session.context.count(Counter::OriginReuses, 1);
+fn pooled(context: &Context, name: Rc<[u8]>) -> Option<Link> {
+    let (stream, address) = context.pool.borrow_mut().take(&name)?;
+    context.count(Counter::OriginReuses, 1);
     Some(Link::new(name, stream, address, true))
 }
 
 async fn dialled(
-    session: &Session,
+    context: &Context,
     authority: &Authority,
     name: Rc<[u8]>,
     exempt: bool,
 ) -> Result<Link, upstream::Error> {
-    let context = &session.context;
     let destinations = (!exempt).then_some(&context.destinations);
     let limit = context.config.origin.connect_timeout;
     let (stream, address) = dial::dial(&context.resolver, authority, destinations, limit).await?;
@@ -166,19 +204,19 @@ async fn dialled(
 
 /// Sends the request, and passes interim responses on, until the final head is there.
 async fn converse(
-    session: &mut Session,
+    asker: &mut Asker<'_>,
     fetch: &Fetch,
     body: &mut RequestBody,
     link: &mut Link,
 ) -> Result<ResponseHead, Trouble> {
-    let context = session.context.clone();
+    let context = asker.context.clone();
     let limits = Limits {
         max_target: usize::MAX,
         ..context.limits
     };
     for _ in 0..MOST_INTERIM {
         let head = {
-            let ends = ends(session, link, &context.config);
+            let ends = asker.ends(link, &context.config);
             let limit = Some(context.config.origin.header_timeout);
             body.beside(ends, limit, link.read_head(&limits))
                 .await?
@@ -188,40 +226,36 @@ async fn converse(
             101 | 200.. => return Ok(head),
             // Passed on to a client that waits for it; one that does not has no use for it.
             100 if !body.go_ahead() => {}
-            _ => pass_on_interim(session, fetch, head).await?,
+            _ => pass_on_interim(asker, fetch, head).await?,
         }
     }
     Err(upstream::Error::TooManyInterim.into())
 }
 
-/// The request's two connections.
-pub fn ends<'a>(session: &'a mut Session, link: &Link, config: &'a Config) -> Ends<'a> {
-    Ends {
-        client: &session.stream,
-        inbox: &mut session.inbox,
-        origin: link.stream.clone(),
-        config,
-    }
-}
-
 /// RFC 9110 section 15.2: "A proxy MUST forward 1xx responses unless the proxy itself requested the generation
 /// of the 1xx response", and "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
 async fn pass_on_interim(
-    session: &mut Session,
+    asker: &mut Asker<'_>,
     fetch: &Fetch,
     mut head: ResponseHead,
 ) -> Result<(), Trouble> {
+    let Some(client) = asker.stream else {
+        return Ok(());
+    };
     if fetch.request.head.version == Version::Http10 {
         return Ok(());
     }
     connection::strip_response(&mut head.headers);
     head.headers.remove("content-length");
-    head.write(&mut session.outbox);
-    session.context.count(Counter::Responses1xx, 1);
-    session
-        .flush()
-        .await
-        .map_err(|_| Trouble::Client(request_body::Trouble::Broken))
+    head.write(asker.outbox);
+    asker.context.count(Counter::Responses1xx, 1);
+    let config = &asker.context.config.client;
+    let mut pace = Pace::new(config.write_timeout, config.min_rate);
+    let written = client
+        .write_paced(&mut [IoSlice::new(asker.outbox)], &mut pace)
+        .await;
+    buffers::give(asker.outbox);
+    written.map_err(|_| Trouble::Client(request_body::Trouble::Broken))
 }
 
 fn reply(
@@ -262,7 +296,7 @@ fn reply(
 }
 
 /// The request as the origin server gets it: re-serialised, without what was meant for us.
-fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
+fn head_for_origin(asker: &Asker<'_>, fetch: &Fetch) -> Vec<u8> {
     let request = &fetch.request.head;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(request.method.as_str().as_bytes());
@@ -270,9 +304,12 @@ fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
     out.extend_from_slice(&fetch.uri.path_and_query);
     // RFC 9112 section 3.2: "a client MUST send a Host header field", first by custom.
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    fetch.to.host(session, &fetch.uri).write(80, &mut out);
+    fetch
+        .to
+        .host(&asker.context, &fetch.uri)
+        .write(80, &mut out);
     out.extend_from_slice(b"\r\n");
-    write_end_to_end(session, fetch, &mut out);
+    write_end_to_end(asker, fetch, &mut out);
     if let Some(stale) = &fetch.plan.stale {
         cache::stored::conditions(&stale.stored)
             .for_each(|(name, value)| write_field(name, value, &mut out));
@@ -287,9 +324,9 @@ fn head_for_origin(session: &Session, fetch: &Fetch) -> Vec<u8> {
     if counts_forwards(&request.method) {
         loops::write_forwarded_once(&request.headers, &mut out);
     }
-    loops::write_via(request.version, &session.context.pseudonym, &mut out);
-    if session.mode == Mode::Reverse {
-        write_forwarded(session, fetch, &mut out);
+    loops::write_via(request.version, &asker.context.pseudonym, &mut out);
+    if asker.mode == Mode::Reverse {
+        write_forwarded(asker, fetch, &mut out);
     }
     if let Some(protocol) = connection::upgrade(request) {
         out.extend_from_slice(b"Connection: upgrade\r\n");
@@ -305,7 +342,7 @@ fn counts_forwards(method: &Method) -> bool {
 }
 
 /// The client's own fields, but for those that end here and those that are written anew.
-fn write_end_to_end(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
+fn write_end_to_end(asker: &Asker<'_>, fetch: &Fetch, out: &mut Vec<u8>) {
     let request = &fetch.request.head;
     let end_to_end = EndToEnd::of_request(&request.headers);
     for (name, value) in request.headers.iter() {
@@ -316,7 +353,7 @@ fn write_end_to_end(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
             || (counts_forwards(&request.method) && is_any(&["max-forwards"]))
             // RFC 9110 section 10.1.1: a 100-continue expectation of HTTP/1.0 is ignored, and what we send is 1.1.
             || (request.version == Version::Http10 && is_any(&["expect"]))
-            || (session.mode == Mode::Reverse && is_any(&FORWARDED));
+            || (asker.mode == Mode::Reverse && is_any(&FORWARDED));
         if !anew && end_to_end.keeps(name) {
             write_field(name, value, out);
         }
@@ -337,13 +374,13 @@ pub fn write_framing(framing: Framing, out: &mut Vec<u8>) {
 }
 
 /// What a web server behind us is told of the client; a chain that others have begun goes on.
-fn write_forwarded(session: &Session, fetch: &Fetch, out: &mut Vec<u8>) {
+fn write_forwarded(asker: &Asker<'_>, fetch: &Fetch, out: &mut Vec<u8>) {
     out.extend_from_slice(b"X-Forwarded-For: ");
     for hop in fetch.request.head.headers.list("x-forwarded-for") {
         out.extend_from_slice(hop);
         out.extend_from_slice(b", ");
     }
-    write_address(session.conn.peer_addr().ip().to_canonical(), out);
+    write_address(asker.peer.to_canonical(), out);
     out.extend_from_slice(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ");
     fetch.uri.authority.write(80, out);
     out.extend_from_slice(b"\r\n");

@@ -59,7 +59,7 @@ pub fn finish(
     }
     match delivered.end {
         End::Whole => {
-            keep_origin(session, reply, body);
+            keep_origin(&session.context, reply, body);
             if delivered.persists {
                 Next::KeepAlive
             } else {
@@ -78,8 +78,7 @@ pub fn finish(
 }
 
 /// An origin's connection goes to the pool if the exchange on it is over, both ways, and nothing is left on it.
-pub fn keep_origin(session: &Session, reply: Box<Reply>, body: &RequestBody) {
-    let context: &Context = &session.context;
+pub fn keep_origin(context: &Context, reply: Box<Reply>, body: &RequestBody) {
     if !reply.persists || !body.is_sent() || context.is_draining() {
         return;
     }
@@ -111,6 +110,7 @@ pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcom
     context.count(Counter::ClientBytesOut, outcome.octets);
     match outcome.cache {
         "hit" => context.count(Counter::CacheHit, 1),
+        "stale" => context.count(Counter::CacheStale, 1),
         "revalidated" => context.count(Counter::CacheRevalidated, 1),
         "miss" => context.count(Counter::CacheMiss, 1),
         "pass" => context.count(Counter::CachePass, 1),

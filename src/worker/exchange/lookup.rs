@@ -2,9 +2,12 @@
 
 use std::rc::Rc;
 
-use super::Hit;
+use super::{Fetch, Hit};
 use crate::cache::part::{self, Selected};
-use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, Side, Verdict};
+use crate::cache::stale::{self, Excuse, Failure};
+use crate::cache::{
+    self, CacheStatus, Forwarded, Key, MissReason, RevalidateReason, Side, Verdict,
+};
 use crate::http::head::RequestHead;
 use crate::http::page::{Answer, AnswerReason};
 use crate::http::target::TargetUri;
@@ -16,6 +19,8 @@ use crate::worker::session::Session;
 
 pub enum Looked {
     Hit(Hit),
+    /// The origin server is asked behind it, for the store.
+    HitAndAsk(Hit, Plan),
     /// The origin server is asked.
     Ask(Plan),
     /// The disk is asked for this key.
@@ -36,6 +41,8 @@ pub struct Plan {
     pub part: Option<Rc<Object>>,
     /// Only the octets from here on are asked for; those before are in `part`.
     pub rest: Option<u64>,
+    /// What is stored, if that is better than a failure of the origin server (`instead`).
+    pub fallback: Option<Rc<Object>>,
     /// As far as it is known.
     pub status: CacheStatus,
 }
@@ -48,6 +55,7 @@ impl Plan {
             stale: None,
             part: None,
             rest: None,
+            fallback: None,
             status,
         }
     }
@@ -88,7 +96,7 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
     let version = store.version(&key);
     let looked = match store.find(&key, &head.headers) {
         Find::AskDisk => Looked::AskDisk(Key::from(&key[..])),
-        found => judge(head, &key, version, found),
+        found => judge(&session.context, head, &key, version, found),
     };
     session.context.key_buffer.set(key);
     looked
@@ -102,7 +110,7 @@ pub async fn look(context: &Context, head: &RequestHead, key: Key) -> Looked {
     let key = key.as_bytes();
     let version = store.version(key);
     let found = store.look(key, &head.headers).await;
-    judge(head, key, version, found)
+    judge(context, head, key, version, found)
 }
 
 /// What was found could not be read: it is asked for as if it had not been there.
@@ -122,12 +130,19 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
         stale: None,
         part: None,
         rest: None,
+        fallback: None,
         status,
     }
 }
 
 /// What follows from what is stored.
-fn judge(head: &RequestHead, key: &[u8], version: Version, found: Find) -> Looked {
+fn judge(
+    context: &Context,
+    head: &RequestHead,
+    key: &[u8],
+    version: Version,
+    found: Find,
+) -> Looked {
     let now = clock::unix_seconds();
     let plan = |status| Plan {
         key: Some(Key::from(key)),
@@ -135,6 +150,7 @@ fn judge(head: &RequestHead, key: &[u8], version: Version, found: Find) -> Looke
         stale: None,
         part: None,
         rest: None,
+        fallback: None,
         status,
     };
     let object = match found {
@@ -155,27 +171,92 @@ fn judge(head: &RequestHead, key: &[u8], version: Version, found: Find) -> Looke
             rest: selected.rest(),
             ..plan(status)
         }),
-        (Verdict::Fresh { age } | Verdict::Stale { age }, selected) => Looked::Hit(Hit {
-            status: CacheStatus::hit(object.stored.remaining(now)),
-            object,
-            age,
-            selected,
-            for_client: Vec::new(),
-            outcome: "hit",
-            reason: "fresh",
-            origin: None,
-        }),
+        (Verdict::Fresh { .. }, selected) => {
+            Looked::Hit(Hit::stored(object, selected, now, "fresh"))
+        }
+        (Verdict::Stale { .. }, selected) => {
+            Looked::Hit(Hit::stored(object, selected, now, "max-stale"))
+        }
         (Verdict::OnlyIfCached, _) => Looked::Answer(Answer::new(AnswerReason::OnlyIfCached, "")),
         // To hear that a part is still good does not help where it is not enough.
         (Verdict::Revalidate(reason), Selected::Rest(_) | Selected::NotHere) => Looked::Ask(Plan {
             part: Some(object),
             ..plan(CacheStatus::revalidated(reason))
         }),
+        (Verdict::Revalidate(RevalidateReason::Expired), selected)
+            if may_wait(context, head, &object, now) =>
+        {
+            let plan = Plan {
+                stale: Some(object.clone()),
+                ..plan(CacheStatus::revalidated(RevalidateReason::Expired))
+            };
+            Looked::HitAndAsk(hit_behind(object, selected, now), plan)
+        }
+        (Verdict::Miss(MissReason::Expired), selected) if may_wait(context, head, &object, now) => {
+            let plan = plan(CacheStatus::miss(MissReason::Expired));
+            Looked::HitAndAsk(hit_behind(object, selected, now), plan)
+        }
         (Verdict::Revalidate(reason), _) => Looked::Ask(Plan {
+            fallback: Some(object.clone()),
             stale: Some(object),
             ..plan(CacheStatus::revalidated(reason))
         }),
-        (Verdict::Miss(reason), _) => Looked::Ask(plan(CacheStatus::miss(reason))),
+        (Verdict::Miss(reason), Selected::Rest(_) | Selected::NotHere) => {
+            Looked::Ask(plan(CacheStatus::miss(reason)))
+        }
+        (Verdict::Miss(reason), _) => Looked::Ask(Plan {
+            fallback: Some(object),
+            ..plan(CacheStatus::miss(reason))
+        }),
+    }
+}
+
+/// Whether the stale object may be served while the origin server is asked.
+fn may_wait(context: &Context, head: &RequestHead, object: &Object, now: i64) -> bool {
+    stale::while_revalidate(&head.headers, &object.stored, &context.policy, now)
+}
+
+fn hit_behind(object: Rc<Object>, selected: Selected, now: i64) -> Hit {
+    let reason = Excuse::WhileRevalidate.as_str();
+    let mut hit = Hit::stored(object, selected, now, reason);
+    hit.status.detail = Some(reason);
+    hit
+}
+
+/// What is stored, where the origin server has failed and that is better than what the client would get. None: it may not
+/// be served.
+pub fn instead(context: &Context, fetch: &Fetch, failure: Failure) -> Option<Hit> {
+    let object = fetch.plan.fallback.as_ref()?;
+    let head = &fetch.request.head;
+    let now = clock::unix_seconds();
+    let excuse = stale::instead_of(failure, &head.headers, &object.stored, &context.policy, now)?;
+    let selected = part::selected(head, &object.stored);
+    let mut hit = Hit::stored(object.clone(), selected, now, excuse.as_str());
+    hit.status = CacheStatus {
+        ttl: Some(object.stored.remaining(now)),
+        detail: Some(excuse.as_str()),
+        forwarded_status: match failure {
+            Failure::Status(status) => Some(status),
+            Failure::Unreachable => None,
+        },
+        ..fetch.plan.status
+    };
+    hit.outcome = "stale";
+    Some(hit)
+}
+
+impl Hit {
+    fn stored(object: Rc<Object>, selected: Selected, now: i64, reason: &'static str) -> Hit {
+        Hit {
+            status: CacheStatus::hit(object.stored.remaining(now)),
+            age: object.stored.age(now),
+            object,
+            selected,
+            for_client: Vec::new(),
+            outcome: "hit",
+            reason,
+            origin: None,
+        }
     }
 }
 

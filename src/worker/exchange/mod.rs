@@ -15,6 +15,7 @@
 
 mod admit;
 mod answer;
+mod behind;
 mod deliver;
 mod fetch;
 mod finish;
@@ -35,6 +36,7 @@ use tokio::time::Instant;
 
 use super::session::Session;
 use crate::cache::part::Selected;
+use crate::cache::stale::Failure;
 use crate::cache::{CacheStatus, Key};
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
@@ -158,6 +160,16 @@ pub fn begin(session: &mut Session) -> Begun {
                 Begun::Later(Box::new(Later::Serve(request, hit, uri, to)))
             }
         },
+        lookup::Looked::HitAndAsk(hit, plan) => {
+            behind::ask(session, session.head(), uri.clone(), to, plan);
+            match serve::hit_now(session, &admitted, &hit, began) {
+                Some(next) => Begun::Written(next),
+                None => {
+                    let request = admitted.into_request(session.take_head(), began);
+                    Begun::Later(Box::new(Later::Serve(request, hit, uri, to)))
+                }
+            }
+        }
         lookup::Looked::AskDisk(key) => {
             let request = admitted.into_request(session.take_head(), began);
             Begun::Later(Box::new(Later::Look(request, uri, to, key)))
@@ -212,6 +224,14 @@ async fn serve_hit(
     }
 }
 
+/// What is stored, stale, in place of a failure of the origin server.
+async fn serve_instead(session: &mut Session, fetch: Fetch, hit: Hit) -> Next {
+    let Fetch {
+        request, uri, to, ..
+    } = fetch;
+    Box::pin(serve_hit(session, request, hit, uri, to)).await
+}
+
 async fn look(
     session: &mut Session,
     request: Request,
@@ -221,6 +241,10 @@ async fn look(
 ) -> Next {
     match lookup::look(&session.context, &request.head, key).await {
         lookup::Looked::Hit(hit) => serve_hit(session, request, hit, uri, to).await,
+        lookup::Looked::HitAndAsk(hit, plan) => {
+            behind::ask(session, &request.head, uri.clone(), to, plan);
+            serve_hit(session, request, hit, uri, to).await
+        }
         lookup::Looked::Answer(answer) => {
             session.recycle_head(request.head);
             answer::refuse(session, &answer, request.began)
@@ -240,16 +264,26 @@ async fn look(
 
 async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
     let mut body = request_body::RequestBody::of(&fetch.request);
-    let reply = match fetch::fetch(session, &fetch, &mut body).await {
+    let reply = match fetch::fetch(&mut fetch::Asker::of(session), &fetch, &mut body).await {
         Ok(fetch::Fetched::Reply(reply)) => reply,
         Ok(fetch::Fetched::Switched(reply)) => {
             return tunnel::switched(session, &fetch, reply).await;
         }
+        Err(fetch::Trouble::Upstream(error)) => {
+            return match lookup::instead(&session.context, &fetch, Failure::Unreachable) {
+                Some(hit) if body.is_read() => serve_instead(session, fetch, hit).await,
+                _ => answer::trouble(session, &fetch, &body, error.into()),
+            };
+        }
         Err(trouble) => return answer::trouble(session, &fetch, &body, trouble),
     };
+    let failure = Failure::Status(reply.head.status);
+    if let Some(hit) = lookup::instead(&session.context, &fetch, failure) {
+        return serve_instead(session, fetch, hit).await;
+    }
     match record::record(&session.context, &fetch, reply).await {
         record::Recorded::Refreshed(hit, reply) => {
-            finish::keep_origin(session, reply, &body);
+            finish::keep_origin(&session.context, reply, &body);
             let Fetch {
                 request, uri, to, ..
             } = fetch;

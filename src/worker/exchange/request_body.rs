@@ -61,7 +61,8 @@ enum State {
 
 /// The two connections between which a body moves, and their paces.
 pub struct Ends<'a> {
-    pub client: &'a Stream,
+    /// None: nobody sends anything.
+    pub client: Option<&'a Stream>,
     pub inbox: &'a mut Inbox,
     pub origin: Rc<Stream>,
     pub config: &'a Config,
@@ -173,6 +174,7 @@ impl RequestBody {
             } else if self.decoder.is_done() {
                 self.state = State::Whole;
             } else if !self.take_next(inbox)? {
+                let client = client.ok_or(Trouble::Broken)?;
                 self.hold(client, config).await?;
                 match inbox.fill_paced(client, buffers::ORDINARY, &mut from).await {
                     Ok(1..) => {}
@@ -233,7 +235,10 @@ impl RequestBody {
 }
 
 /// Ends when the client has reset its connection, so that nobody works for it any more.
-async fn gone(client: &Stream) {
+async fn gone(client: Option<&Stream>) {
+    let Some(client) = client else {
+        return std::future::pending().await;
+    };
     tokio::time::sleep(WATCH_AFTER).await;
     if client.reset().await.is_err() {
         // It cannot be watched; writing to it will tell.

@@ -9,6 +9,7 @@ use crate::http::head::{Method, RequestHead};
 use crate::http::page::{Answer, AnswerReason};
 use crate::http::target::{Authority, Target, TargetError, TargetUri};
 use crate::routing::loops;
+use crate::worker::context::Context;
 use crate::worker::session::Session;
 
 pub enum Routed {
@@ -20,6 +21,7 @@ pub enum Routed {
 }
 
 /// The origin server of a request.
+#[derive(Clone, Copy)]
 pub enum Origin {
     /// That of the target URI.
     Target,
@@ -113,20 +115,16 @@ impl Origin {
     }
 
     /// The authority to connect to; `access` is not asked about a configured one.
-    pub fn authority<'a>(&self, session: &'a Session, uri: &'a TargetUri) -> (&'a Authority, bool) {
-        match (self, &session.context.reverse_to) {
+    pub fn authority<'a>(&self, context: &'a Context, uri: &'a TargetUri) -> (&'a Authority, bool) {
+        match (self, &context.reverse_to) {
             (Origin::Configured, Some(to)) => (to, true),
             _ => (&uri.authority, false),
         }
     }
 
     /// Host for the origin server, in normal form.
-    pub fn host<'a>(&self, session: &'a Session, uri: &'a TargetUri) -> &'a Authority {
-        match (
-            self,
-            &session.context.reverse_to,
-            session.context.config.reverse.host,
-        ) {
+    pub fn host<'a>(&self, context: &'a Context, uri: &'a TargetUri) -> &'a Authority {
+        match (self, &context.reverse_to, context.config.reverse.host) {
             (Origin::Configured, Some(to), HostField::Origin) => to,
             _ => &uri.authority,
         }

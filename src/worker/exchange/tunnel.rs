@@ -45,7 +45,14 @@ pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) 
         // What follows a refused CONNECT was meant for somebody else: nothing of it is run.
         Err(error) => {
             let trouble = Trouble::Upstream(error);
-            return answer::trouble_of(session, request, NO_PART, trouble, true);
+            return answer::trouble_of(
+                session,
+                request,
+                NO_PART,
+                trouble,
+                true,
+                answer::Held::Nothing,
+            );
         }
     };
     session

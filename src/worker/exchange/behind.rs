@@ -1,0 +1,116 @@
+//! Revalidation behind a stale response that was served at once (RFC 5861 section 3): for the store, nobody waits.
+//!
+//! One at a time for each key; what it finds out, or that it fails, only shows in what the store has afterwards.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::fetch::{self, Asker, Fetched};
+use super::record::{self, Recorded};
+use super::request_body::RequestBody;
+use super::{Fetch, Request, deliver, finish, lookup, route};
+use crate::cache::Key;
+use crate::config::Mode;
+use crate::http::framing::Framing;
+use crate::http::head::{Method, RequestHead};
+use crate::http::target::TargetUri;
+use crate::wire::Inbox;
+use crate::worker::context::Context;
+use crate::worker::session::Session;
+
+/// What of a client's request is for itself alone, and says nothing of what the store needs.
+const OWN: [&str; 8] = [
+    "cache-control",
+    "pragma",
+    "range",
+    "if-range",
+    "if-none-match",
+    "if-modified-since",
+    "if-match",
+    "if-unmodified-since",
+];
+
+/// Asks the origin server what `request` asks, for the store; the caller's session goes on.
+pub fn ask(
+    session: &Session,
+    request: &RequestHead,
+    uri: TargetUri,
+    to: route::Origin,
+    plan: lookup::Plan,
+) {
+    let context = session.context.clone();
+    let Some(key) = plan.key.clone() else { return };
+    if context.is_draining() || !context.behind.borrow_mut().insert(key.clone()) {
+        return;
+    }
+    let mut head = request.clone();
+    head.method = Method::Get;
+    head.headers
+        .retain(|name, _| !OWN.iter().any(|own| own.eq_ignore_ascii_case(name)));
+    let fetch = Fetch {
+        request: Request {
+            head,
+            framing: Framing::None,
+            expects_continue: false,
+            persists: false,
+            began: tokio::time::Instant::now(),
+        },
+        uri,
+        to,
+        plan,
+    };
+    let (mode, peer) = (session.mode, session.conn.peer_addr().ip());
+    tokio::task::spawn_local(async move {
+        let _asked = Asked(context.clone(), key);
+        run(context, mode, peer, fetch).await;
+    });
+}
+
+/// A key that is being asked for, until this is dropped.
+struct Asked(Rc<Context>, Key);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.behind.borrow_mut().remove(&self.1);
+    }
+}
+
+async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch) {
+    // A 304 that speaks of something else is asked again, without conditions.
+    for _ in 0..2 {
+        let mut body = RequestBody::of(&fetch.request);
+        let mut asker = Asker {
+            context: context.clone(),
+            mode,
+            peer,
+            stream: None,
+            inbox: &mut Inbox::default(),
+            outbox: &mut Vec::new(),
+        };
+        let reply = match fetch::fetch(&mut asker, &fetch, &mut body).await {
+            Ok(Fetched::Reply(reply)) => reply,
+            Ok(Fetched::Switched(_)) => return,
+            Err(fetch::Trouble::Upstream(error)) => {
+                let key = fetch
+                    .plan
+                    .key
+                    .as_ref()
+                    .map(Key::as_bytes)
+                    .unwrap_or_default();
+                let key = String::from_utf8_lossy(key);
+                return log::debug!("{key} is revalidated in vain: {error}");
+            }
+            Err(fetch::Trouble::Client(_)) => return,
+        };
+        match record::record(&context, &fetch, reply).await {
+            Recorded::AskAgain(plan) => fetch.plan = plan,
+            Recorded::Refreshed(_, reply) => return finish::keep_origin(&context, reply, &body),
+            Recorded::Reply(mut reply, recording) => {
+                if deliver::absorb(&context, &mut reply, recording).await {
+                    finish::keep_origin(&context, reply, &body);
+                }
+                return;
+            }
+        }
+    }
+}
