@@ -173,6 +173,14 @@ impl<C: Coherence> Store for Hot<C> {
         self.find(key, request)
     }
 
+    async fn variants(&self, key: &[u8]) -> Vec<Rc<Object>> {
+        let current = self.version(key);
+        let entries = self.inner.entries.borrow();
+        let variants = entries.peek(key).into_iter().flatten().rev();
+        let current = variants.filter(|kept| kept.version == current);
+        current.map(|kept| kept.object.clone()).collect()
+    }
+
     fn version(&self, key: &[u8]) -> Version {
         self.inner.coherence.read(key::hash(key))
     }

@@ -133,6 +133,9 @@ pub trait Store {
     /// The same, waiting for the disk where only it knows.
     async fn look(&self, key: &[u8], request: &Headers) -> Find;
 
+    /// All that is kept under the key and is current, whatever selects it, the newest first. It counts as no use.
+    async fn variants(&self, key: &[u8]) -> Vec<Rc<Object>>;
+
     /// To be read before a request is sent; `begin` wants it. What changes meanwhile makes the answer unfit.
     fn version(&self, key: &[u8]) -> Version;
 

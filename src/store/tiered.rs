@@ -134,6 +134,15 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
         }
     }
 
+    async fn variants(&self, key: &[u8]) -> Vec<Rc<Object>> {
+        let (disk, own) = (self.inner.disk.clone(), key.to_vec());
+        let asked = tokio::task::spawn_local(async move { disk.variants(&own).await });
+        match timeout(LOOK_PATIENCE, asked).await {
+            Ok(Ok(found)) => found.into_iter().filter_map(object).map(Rc::new).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     fn version(&self, key: &[u8]) -> Version {
         self.inner.coherence.read(key::hash(key))
     }

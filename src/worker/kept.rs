@@ -96,6 +96,13 @@ impl Store for Kept {
         }
     }
 
+    async fn variants(&self, key: &[u8]) -> Vec<Rc<Object>> {
+        match self {
+            Kept::Disk(store) => store.variants(key).await,
+            Kept::Memory(store) => store.variants(key).await,
+        }
+    }
+
     fn version(&self, key: &[u8]) -> Version {
         match self {
             Kept::Disk(store) => store.version(key),

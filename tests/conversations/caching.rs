@@ -1029,3 +1029,38 @@ fn a_clients_conditions_are_not_mixed_with_ours_when_we_revalidate() {
     let own = client.get_with("/", &format!("If-Modified-Since: {WHEN}\r\n"));
     assert_eq!(own.status, 304, "the client's copy is as good as ours");
 }
+
+#[test]
+fn what_is_stored_for_others_is_offered_and_may_be_selected() {
+    let origin = Origin::start(|request| {
+        let own = request.field("x-a").unwrap();
+        // 1 and 2 are the same representation, 3 is one of its own.
+        let tag = if own == "3" { "\"b\"" } else { "\"a\"" };
+        let fields = format!("{FRESH}Vary: X-A\r\nETag: {tag}\r\n");
+        match request.field("if-none-match") {
+            Some(offered) if offered.contains(tag) => answer("304 Not Modified", &fields, ""),
+            _ => ok(&fields, format!("made for {own}")),
+        }
+    });
+    let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
+    let mut client = baton.client();
+    let mut ask = |own: &str| {
+        let response = client.get_with("/", &format!("X-A: {own}\r\n"));
+        (response.status, response.is_hit(), response.text())
+    };
+    assert_eq!(ask("1"), (200, false, "made for 1".to_owned()));
+    assert_eq!(ask("2"), (200, false, "made for 1".to_owned()));
+    assert_eq!(ask("2"), (200, true, "made for 1".to_owned()));
+    assert_eq!(ask("3"), (200, false, "made for 3".to_owned()));
+    assert_eq!(ask("4"), (200, false, "made for 1".to_owned()));
+    assert_eq!(ask("1"), (200, true, "made for 1".to_owned()));
+    let offered: Vec<Option<String>> = origin
+        .requests()
+        .iter()
+        .map(|request| request.field("if-none-match"))
+        .collect();
+    assert_eq!(offered.len(), 4);
+    assert_eq!(offered[1].as_deref(), Some("\"a\""));
+    let all = offered[3].clone().unwrap();
+    assert!(all.contains("\"a\"") && all.contains("\"b\""), "{all}");
+}

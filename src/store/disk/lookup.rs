@@ -146,6 +146,36 @@ fn variant(
     }
 }
 
+/// All that is kept under the key, the newest first. May wait for the disk.
+pub fn variants(question: &Question<'_>, buffer: &mut Vec<u8>, report: &mut Report) -> Vec<Found> {
+    let access = Access::Blocking;
+    let Ok(read) = read_head(question, &question.name, access, buffer, report) else {
+        return Vec::new();
+    };
+    let (number, names) = match &read.head.content {
+        Content::List(list) => {
+            let variants = list.variants.iter().rev();
+            let names = variants.map(|variant| Name {
+                variant: *variant,
+                ..question.name
+            });
+            (Some(list.number), names.collect())
+        }
+        Content::Object(_) => (None, vec![question.name]),
+    };
+    let mut found = Vec::new();
+    for name in names {
+        let Ok(read) = read_head(question, &name, access, buffer, report) else {
+            continue;
+        };
+        let belongs = matches!(&read.head.content, Content::Object(kept) if kept.list == number);
+        if belongs && let Ok(Looked::Found(one)) = open(question, name, read, access, report) {
+            found.push(*one);
+        }
+    }
+    found
+}
+
 /// A head that belongs to the key and is not of a past generation.
 fn read_head<'b>(
     question: &Question<'_>,

@@ -165,6 +165,35 @@ impl Disk {
         }
     }
 
+    /// All that is kept under the key, the newest first.
+    pub async fn variants(&self, key: &[u8]) -> Vec<lookup::Found> {
+        let Some(place) = self.place() else {
+            return Vec::new();
+        };
+        let key = key.to_vec();
+        let (generation, in_memory) = (self.generation(), self.in_memory);
+        let asked = self.elsewhere.run(move || {
+            let question = Question {
+                place: &place,
+                key: &key,
+                name: Name::of(&key),
+                generation,
+                request: &Headers::new(),
+                in_memory,
+            };
+            let mut report = Report::default();
+            let found = lookup::variants(&question, &mut Vec::new(), &mut report);
+            (found, report)
+        });
+        match asked.await {
+            Some((found, report)) => {
+                self.heed(report);
+                found
+            }
+            None => Vec::new(),
+        }
+    }
+
     fn question<'a>(
         &self,
         place: &'a Place,

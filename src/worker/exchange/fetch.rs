@@ -314,6 +314,11 @@ fn head_for_origin(asker: &Asker<'_>, fetch: &Fetch) -> Vec<u8> {
         cache::stored::conditions(&stale.stored)
             .for_each(|(name, value)| write_field(name, value, &mut out));
     }
+    if !fetch.plan.offers.is_empty() {
+        let tags = fetch.plan.offers.iter();
+        let tags: Vec<&[u8]> = tags.filter_map(|object| object.stored.etag()).collect();
+        write_field("If-None-Match", &tags.join(&b", "[..]), &mut out);
+    }
     if let (Some(from), Some(part)) = (fetch.plan.rest, &fetch.plan.part) {
         write_field("Range", format!("bytes={from}-").as_bytes(), &mut out);
         // RFC 9110 section 13.1.5: a weak entity tag cannot vouch for octets.

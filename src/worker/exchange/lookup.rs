@@ -8,7 +8,8 @@ use crate::cache::stale::{self, Excuse, Failure};
 use crate::cache::{
     self, CacheStatus, Forwarded, Key, MissReason, RevalidateReason, Side, Verdict,
 };
-use crate::http::head::RequestHead;
+use crate::http::conditional;
+use crate::http::head::{Method, RequestHead};
 use crate::http::page::{Answer, AnswerReason};
 use crate::http::target::TargetUri;
 use crate::shared::Version;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub part: Option<Rc<Object>>,
     /// Only the octets from here on are asked for; those before are in `part`.
     pub rest: Option<u64>,
+    /// What is stored under the key for other requests: any of it may be what the origin server selects for this one.
+    pub offers: Vec<Rc<Object>>,
     /// What is stored, if that is better than a failure of the origin server (`instead`).
     pub fallback: Option<Rc<Object>>,
     /// As far as it is known.
@@ -56,6 +59,7 @@ impl Plan {
             part: None,
             rest: None,
             fallback: None,
+            offers: Vec::new(),
             status,
         }
     }
@@ -66,6 +70,7 @@ impl Plan {
             stale: None,
             part: None,
             rest: None,
+            offers: Vec::new(),
             ..self.clone()
         }
     }
@@ -131,6 +136,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
         part: None,
         rest: None,
         fallback: None,
+        offers: Vec::new(),
         status,
     }
 }
@@ -151,6 +157,7 @@ fn judge(
         part: None,
         rest: None,
         fallback: None,
+        offers: Vec::new(),
         status,
     };
     let object = match found {
@@ -208,6 +215,27 @@ fn judge(
             fallback: Some(object),
             ..plan(CacheStatus::miss(reason))
         }),
+    }
+}
+
+/// RFC 9111 section 4.3.1: If-None-Match has the entity tags "of all stored responses for the same URI"; the origin
+/// server may select one that was stored for another request.
+pub async fn offer(context: &Context, request: &RequestHead, plan: &mut Plan) {
+    let is_plain = request.method == Method::Get
+        && !conditional::is_conditional(&request.headers)
+        && !request.headers.contains("range");
+    if let (Some(store), Some(key)) = (&context.store, &plan.key)
+        && is_plain
+    {
+        let mut seen: Vec<Vec<u8>> = Vec::new();
+        plan.offers = store.variants(key.as_bytes()).await;
+        plan.offers.retain(|object| match object.stored.etag() {
+            Some(tag) if object.stored.part.is_none() && !seen.iter().any(|own| own == tag) => {
+                seen.push(tag.to_vec());
+                true
+            }
+            _ => false,
+        });
     }
 }
 

@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use super::session::Session;
 use crate::cache::part::Selected;
 use crate::cache::stale::Failure;
-use crate::cache::{CacheStatus, Key};
+use crate::cache::{CacheStatus, Forwarded, Key};
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::target::TargetUri;
@@ -262,7 +262,10 @@ async fn look(
     }
 }
 
-async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
+async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
+    if fetch.plan.status.forwarded == Some(Forwarded::VaryMiss) {
+        lookup::offer(&session.context, &fetch.request.head, &mut fetch.plan).await;
+    }
     let mut body = request_body::RequestBody::of(&fetch.request);
     let reply = match fetch::fetch(&mut fetch::Asker::of(session), &fetch, &mut body).await {
         Ok(fetch::Fetched::Reply(reply)) => reply,

@@ -8,7 +8,9 @@ use super::fetch::{Prefix, Reply, write_field};
 use super::lookup::Plan;
 use super::recording::{Joining, Keeping, Recording};
 use super::{Fetch, Hit, finish};
-use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Stored, part};
+use crate::cache::part::{self, Selected};
+use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Stored};
+use crate::http::etag::EntityTag;
 use crate::http::head::ResponseHead;
 use crate::shared::Counter;
 use crate::store::{Object, Store};
@@ -39,11 +41,18 @@ pub async fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Reco
         (Some(key), Some(stale), _) if status == 304 => {
             refreshed(context, store, fetch, key, stale, reply).await
         }
+        (Some(key), ..) if status == 304 && !plan.offers.is_empty() => {
+            selected(context, store, fetch, key, reply).await
+        }
         (Some(key), _, Some(part)) if plan.rest.is_some() && matches!(status, 206 | 416) => {
             continued(context, store, fetch, key, part, reply).await
         }
         (Some(key), _, part) if status == 206 => {
             kept_part(context, store, fetch, key, part.as_ref(), reply).await
+        }
+        // It answers the Range field of this request, and no other.
+        (Some(_), ..) if status == 416 => {
+            Recorded::passed(reply, plan.status.and_not_stored(NotStored::Partial))
         }
         (Some(key), ..) => {
             let part = Keeping::Whole(reply.expected());
@@ -101,6 +110,66 @@ async fn kept_part(
         Keeping::Part(keeping),
     )
     .await
+}
+
+/// The origin server has selected what is stored for another request (RFC 9111 section 4.3.4); from now on it is
+/// stored for this one, too.
+async fn selected(
+    context: &Context,
+    store: &Kept,
+    fetch: &Fetch,
+    key: &Key,
+    reply: Box<Reply>,
+) -> Recorded {
+    let plan = &fetch.plan;
+    let head = &fetch.request.head;
+    let tag = reply.head.headers.get("etag").and_then(EntityTag::parse);
+    let mut offers = plan.offers.iter();
+    let chosen = offers.find(|object| {
+        let own = object.stored.etag().and_then(EntityTag::parse);
+        matches!((tag, own), (Some(tag), Some(own)) if tag.weak_eq(own))
+    });
+    let chosen = match plan.offers.as_slice() {
+        // It can only mean the one that was offered.
+        [only] if tag.is_none() => Some(only),
+        _ => chosen,
+    };
+    let Some(chosen) = chosen else {
+        return Recorded::AskAgain(plan.anew());
+    };
+    let times = reply.times();
+    let refreshed = cache::refresh(head, &chosen.stored, &reply.head, times, &context.policy);
+    let Ok(refreshed) = refreshed else {
+        return Recorded::AskAgain(plan.anew());
+    };
+    let object = Rc::new(chosen.refreshed(refreshed.stored.clone()));
+    let mut status = plan.status;
+    if refreshed.keep.is_ok()
+        && let Ok(writer) = store.begin(
+            key.clone(),
+            refreshed.stored,
+            Some(object.body.len()),
+            plan.version,
+        )
+    {
+        status = status.and_stored(object.stored.remaining(times.response));
+        let keeping = Keeping::Whole(Some(object.body.len()));
+        let mut recording = Recording::begin(writer, keeping, status).await;
+        recording.copy(&object.body).await;
+        recording.finish(context).await;
+    }
+    status.forwarded_status = Some(304);
+    let hit = Hit {
+        age: object.stored.age(times.response),
+        selected: Selected::Whole,
+        object,
+        status,
+        for_client: Vec::new(),
+        outcome: "revalidated",
+        reason: plan.status.detail.unwrap_or("vary"),
+        origin: Some(finish::origin(&reply.link)),
+    };
+    Recorded::Refreshed(hit, reply)
 }
 
 /// A 304 to our own conditions (RFC 9111 section 4.3.4).

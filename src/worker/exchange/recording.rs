@@ -11,12 +11,14 @@ use crate::cache::{self, CacheStatus};
 use crate::http::head::ResponseHead;
 use crate::http::range::{ContentRange, Span};
 use crate::shared::Counter;
-use crate::store::{Object, Writer};
+use crate::store::{Body, Object, Writer};
 use crate::worker::context::Context;
 use crate::worker::kept::Filling;
 
 /// Octets of an older part that are taken along at most: each new part copies them.
 const MOST_JOINED: u64 = 64 << 20;
+/// Octets of a body that are copied at most where it is stored a second time, for another selection.
+const MOST_COPIED: u64 = 1 << 20;
 /// Octets read from it at once.
 const PIECE: u64 = 256 << 10;
 
@@ -111,6 +113,23 @@ impl Recording {
             }
         }
         self.writer = None;
+    }
+
+    /// Takes the content of what is stored already, if that is not too much to be copied.
+    pub async fn copy(&mut self, body: &Body) {
+        let mut at = 0;
+        while at < body.len() {
+            let piece = match body.len() <= MOST_COPIED {
+                true => body.read_piece(at, PIECE).await,
+                false => None,
+            };
+            let Some(piece) = piece else {
+                self.writer = None;
+                return;
+            };
+            at += piece.len() as u64;
+            self.write(&piece).await;
+        }
     }
 
     /// The content is whole: from here on it is found.
