@@ -28,6 +28,7 @@ mod pipelining;
 mod processes;
 mod queue;
 mod ranges;
+mod rfc9111;
 mod shutdown;
 mod size;
 mod stale;

@@ -1,0 +1,202 @@
+//! Which of several stored responses a request selects: RFC 9111 section 4.1.
+
+use super::engine::Table;
+use super::words::{Row, Step, get, may, must, not_reused};
+
+/// Rows that do not hold yet, and why.
+const TODO: &[(&str, &str)] = &[
+    (
+        "Accept-Language in other letters",
+        "negotiation is not normalised",
+    ),
+    (
+        "Accept-Language in another order with the same weights",
+        "negotiation is not normalised",
+    ),
+    (
+        "Accept-Language with its weights written otherwise",
+        "negotiation is not normalised",
+    ),
+    (
+        "Accept-Encoding in another order and other letters",
+        "negotiation is not normalised",
+    ),
+    (
+        "the most preferred language is there",
+        "negotiation is not normalised",
+    ),
+];
+
+#[test]
+fn in_reverse_mode() {
+    table().holds_in_reverse_mode();
+}
+
+#[test]
+fn in_forward_mode() {
+    table().holds_in_forward_mode();
+}
+
+fn table() -> Table {
+    Table::new(
+        "vary",
+        [matching(), any(), variants(), normalised(), negotiated()],
+    )
+    .todo(TODO)
+}
+
+/// A response for an hour that varies so.
+fn varies(by: &str) -> Step {
+    get().says(&format!("Cache-Control: max-age=3600\nVary: {by}"))
+}
+
+/// "the cache MUST NOT use that stored response without revalidation unless all the presented request header fields
+/// nominated by that Vary field value match those fields in the original request"
+#[rustfmt::skip]
+fn matching() -> Vec<Row> {
+    vec![
+        may("9111 4.1", "the same value", &[varies("X-A").with("X-A: 1"), get().with("X-A: 1").cached()]),
+        must("9111 4.1", "another value", &[varies("X-A").with("X-A: 1"), get().with("X-A: 2").reaches()]),
+        must("9111 4.1", "a value that begins alike", &[varies("X-A").with("X-A: 1"), get().with("X-A: 10").reaches()]),
+        // "If [...] a header field is absent from a request, it can only match another request if it is also absent there."
+        may("9111 4.1", "absent in both", &[varies("X-A"), get().cached()]),
+        must("9111 4.1", "absent in the second", &[varies("X-A").with("X-A: 1"), get().reaches()]),
+        must("9111 4.1", "absent in the first", &[varies("X-A"), get().with("X-A: 1").reaches()]),
+        must("9111 4.1", "absent is not empty", &[varies("X-A"), get().with("X-A:").reaches()]),
+        must("9111 4.1", "empty is not absent", &[varies("X-A").with("X-A:"), get().reaches()]),
+        must("9111 4.1", "values are compared as they are", &[varies("X-A").with("X-A: a"), get().with("X-A: A").reaches()]),
+        may("9110 5.1", "names are compared in any letters", &[varies("x-A").with("X-a: 1"), get().with("x-a: 1").cached()]),
+        may("9111 4.1", "a field that Vary does not name", &[varies("X-A").with("X-A: 1\nX-B: 1"), get().with("X-A: 1\nX-B: 2").cached()]),
+        may("9111 4.1", "three fields that match", &[
+            varies("X-A, X-B, X-C").with("X-A: 1\nX-B: 2\nX-C: 3"), get().with("X-C: 3\nX-A: 1\nX-B: 2").cached(),
+        ]),
+        must("9111 4.1", "three fields of which one does not match", &[
+            varies("X-A, X-B, X-C").with("X-A: 1\nX-B: 2\nX-C: 3"), get().with("X-A: 1\nX-B: 2\nX-C: 4").reaches(),
+        ]),
+        must("9111 4.1", "three fields of which one is absent", &[
+            varies("X-A, X-B, X-C").with("X-A: 1\nX-B: 2\nX-C: 3"), get().with("X-A: 1\nX-B: 2").reaches(),
+        ]),
+        must("9110 12.5.5", "Vary on two lines", &[
+            varies("X-A\nVary: X-B").with("X-A: 1\nX-B: 1"), get().with("X-A: 1\nX-B: 2").reaches(),
+        ]),
+        must("9111 4.1", "an empty Vary selects all", &[varies("").with("X-A: 1"), get().with("X-A: 2").cached()]),
+        must("9110 12.5.5", "empty members of Vary", &[varies(", ,X-A,").with("X-A: 1"), get().with("X-A: 2").reaches()]),
+        must("9111 4.1", "Vary: Cookie", &[varies("Cookie").with("Cookie: a=1"), get().with("Cookie: a=2").reaches()]),
+        must("9111 4.1", "Vary: Authorization", &[
+            varies("Authorization").says("Cache-Control: public").with("Authorization: Basic eA=="), get().with("Authorization: Basic eQ==").reaches(),
+        ]),
+        must("9111 4.1", "a variant of its own needs validation by itself", &[
+            get().with("X-A: 1").says("Cache-Control: max-age=1\nVary: X-A"), get().with("X-A: 1").later(2).reaches(),
+        ]),
+    ]
+}
+
+/// "A stored response with a Vary header field value containing a member "*" always fails to match."
+fn any() -> Vec<Row> {
+    [
+        "*",
+        " * ",
+        "*, *",
+        "X-A, *",
+        "*, X-A",
+        "X-A\nVary: *",
+        "*\nVary: X-A",
+        ", *",
+        "*,",
+        "X-A, *, X-B",
+    ]
+    .into_iter()
+    .map(|value| {
+        let fields = format!("Cache-Control: max-age=3600\nVary: {value}");
+        not_reused("9111 4.1", format!("Vary: {value:?}"), &fields)
+    })
+    .collect()
+}
+
+#[rustfmt::skip]
+fn variants() -> Vec<Row> {
+    vec![
+        may("9111 4.1", "two variants side by side", &[
+            varies("X-A").with("X-A: 1"), varies("X-A").with("X-A: 2"), get().with("X-A: 1").cached_from(1), get().with("X-A: 2").cached_from(2),
+        ]),
+        may("9111 4.1", "four variants side by side", &[
+            varies("X-A").with("X-A: 1"), varies("X-A").with("X-A: 2"), varies("X-A").with("X-A: 3"), varies("X-A").with("X-A: 4"),
+            get().with("X-A: 3").cached_from(3), get().with("X-A: 1").cached_from(1), get().with("X-A: 4").cached_from(4), get().with("X-A: 2").cached_from(2),
+        ]),
+        may("9111 4.1", "a variant for those without the field", &[
+            varies("X-A").with("X-A: 1"), varies("X-A"), get().with("X-A: 1").cached_from(1), get().cached_from(2),
+        ]),
+        // 4: "When more than one suitable response is stored, a cache MUST use the most recent one (as determined by the Date
+        // header field)."
+        must("9111 4", "of two that match the most recent", &[
+            varies("X-A").with("X-A: 1\nX-B: 1").says("Date: {now-10}"), varies("X-B").with("X-A: 2\nX-B: 2").says("Date: {now}"),
+            get().with("X-A: 1\nX-B: 2").cached_from(2),
+        ]),
+        may("9111 4.1", "variants that vary by different fields", &[
+            varies("X-A").with("X-A: 1\nX-B: 1"), varies("X-A, X-B").with("X-A: 2\nX-B: 2"),
+            get().with("X-A: 1\nX-B: 9").cached_from(1), get().with("X-A: 2\nX-B: 2").cached_from(2), get().with("X-A: 2\nX-B: 9").reaches(),
+        ]),
+        must("9111 4.4", "an unsafe request invalidates all variants", &[
+            varies("X-A").with("X-A: 1"), varies("X-A").with("X-A: 2"), super::words::by("DELETE"),
+            get().with("X-A: 1").reaches(), get().with("X-A: 2").reaches(),
+        ]),
+        // 4.1: "If no stored response matches, the cache cannot satisfy the presented request. Typically, the request is
+        // forwarded to the origin server, potentially with preconditions added": its 304 selects the variant (4.3.1).
+        may("9111 4.3.1", "a 304 to all stored validators selects the variant", &[
+            varies("X-A").with("X-A: 1").says("ETag: \"a\""), varies("X-A").with("X-A: 2").says("ETag: \"b\""),
+            get().with("X-A: 3").validated().asks("If-None-Match: \"a\"").asks("If-None-Match: \"b\"").says("ETag: \"a\"\nVary: X-A").status(200).gives("what step 1 of {path} says"),
+        ]),
+    ]
+}
+
+/// "matching [...] by any of: adding or removing whitespace, where allowed in the header field's syntax; combining multiple
+/// header field lines with the same field name; normalizing both header field values in a way that is known to have identical
+/// semantics, according to the header field's specification"
+#[rustfmt::skip]
+fn normalised() -> Vec<Row> {
+    vec![
+        may("9111 4.1", "lines of an unknown field combined", &[
+            varies("X-A").with("X-A: 1\nX-A: 2"), get().with("X-A: 1, 2").cached(),
+        ]),
+        may("9111 4.1", "white space around commas", &[varies("X-A").with("X-A: 1,2"), get().with("X-A: 1 ,\t2").cached()]),
+        must("9111 4.1", "another order in an unknown field", &[varies("X-A").with("X-A: 1, 2"), get().with("X-A: 2, 1").reaches()]),
+        may("9111 4.1", "Accept-Language in other letters", &[varies("Accept-Language").with("Accept-Language: en, de"), get().with("Accept-Language: eN, De").cached()]),
+        may("9111 4.1", "Accept-Language with other white space", &[varies("Accept-Language").with("Accept-Language: en,de"), get().with("Accept-Language:  en ,  de").cached()]),
+        may("9111 4.1", "Accept-Language in another order with the same weights", &[
+            varies("Accept-Language").with("Accept-Language: en, de"), get().with("Accept-Language: de, en").cached(),
+        ]),
+        may("9111 4.1", "Accept-Language with its weights written otherwise", &[
+            varies("Accept-Language").with("Accept-Language: en;q=0.50, de"), get().with("Accept-Language: de;q=1.0, en; q=0.5").cached(),
+        ]),
+        must("9111 4.1", "Accept-Language with other weights", &[
+            varies("Accept-Language").with("Accept-Language: en;q=0.5, de"), get().with("Accept-Language: en, de;q=0.5").reaches(),
+        ]),
+        may("9111 4.1", "Accept-Encoding in another order and other letters", &[
+            varies("Accept-Encoding").with("Accept-Encoding: gzip, br"), get().with("Accept-Encoding: BR,GZIP").cached(),
+        ]),
+        must("9111 4.1", "Accept-Encoding with another coding", &[
+            varies("Accept-Encoding").with("Accept-Encoding: gzip, br"), get().with("Accept-Encoding: gzip").reaches(),
+        ]),
+        must("9111 4.1", "Accept-Encoding that refuses what it took", &[
+            varies("Accept-Encoding").with("Accept-Encoding: gzip"), get().with("Accept-Encoding: gzip;q=0").reaches(),
+        ]),
+        must("9111 4.1", "Accept-Encoding in lines of its own", &[
+            varies("Accept-Encoding").with("Accept-Encoding: gzip\nAccept-Encoding: br"), get().with("Accept-Encoding: gzip, br").cached(),
+        ]),
+    ]
+}
+
+/// 4.1: a cache may go by how the origin server selects where it knows, as by Content-Language.
+#[rustfmt::skip]
+fn negotiated() -> Vec<Row> {
+    let said = |language: &str| varies("Accept-Language").says(&format!("Content-Language: {language}"));
+    vec![
+        may("9111 4.1", "the most preferred language is there", &[
+            said("de").with("Accept-Language: de"), said("en").with("Accept-Language: en"),
+            get().with("Accept-Language: en, de;q=0.5").cached_from(2), get().with("Accept-Language: de, en;q=0.5").cached_from(1),
+        ]),
+        must("9111 4.1", "only a less preferred language is there", &[
+            said("de").with("Accept-Language: de"), get().with("Accept-Language: en, de;q=0.5").reaches(),
+        ]),
+    ]
+}
