@@ -163,7 +163,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     setting!("worker.grace" = "\"1s\"", Kind::Duration(Duration::ZERO, secs(3600), |c| &mut c.worker.grace),
         "Quiet time after which a client connection goes back to the master."),
     setting!("worker.max_active" = "4096", Kind::Count(1, 1 << 20, |c| &mut c.worker.max_active),
-        "Requests in progress in one worker; beyond, connections wait in the queue."),
+        "Requests in progress in one worker; beyond, connections wait in the queue. Never more than half of the descriptors that the process may open."),
 
     setting!("queue.capacity" = "4096", Kind::Count(1, 1 << 24, |c| &mut c.queue.capacity),
         "Connections with a request that may wait for a worker; beyond: 503."),

@@ -141,7 +141,7 @@ impl Master {
             .add(control.signals(), Source::Signals.into(), Interest::Read)
             .context("signals cannot be watched")?;
         let open = limits::open_descriptors().context("open descriptors cannot be counted")?;
-        let settings = settings(config, limit.saturating_sub(open));
+        let settings = settings(config, limit, limit.saturating_sub(open));
         Ok(Master {
             room_to_receive: settings.reserve.min(MAX_DESCRIPTORS),
             mind: Dispatch::new(settings),
@@ -254,7 +254,10 @@ impl Master {
     }
 }
 
-fn settings(config: &Config, free: usize) -> Settings {
+/// `limit`: descriptors that each process may have open; `free`: how many the master has left.
+fn settings(config: &Config, limit: usize, free: usize) -> Settings {
+    // A worker has the same limit, and a request needs two: the client's and the origin server's.
+    let room = (limit.saturating_sub(SPARE_DESCRIPTORS) / 2).max(4);
     let fixed = SPARE_DESCRIPTORS + config.workers * DESCRIPTORS_A_WORKER;
     let descriptors = free.saturating_sub(fixed).max(4);
     let millis =
@@ -269,7 +272,7 @@ fn settings(config: &Config, free: usize) -> Settings {
         queue_capacity: config.queue.capacity,
         ageing_ms: millis(config.queue.ageing),
         idle_timeout_ms: millis(config.client.idle_timeout),
-        max_active: u32::try_from(config.worker.max_active).unwrap_or(u32::MAX),
+        max_active: u32::try_from(config.worker.max_active.min(room)).unwrap_or(u32::MAX),
         shutdown_timeout_ms: millis(config.shutdown_timeout),
         descriptors,
         reserve: (config.workers * BACKLOG_A_WORKER).min(descriptors / 4),

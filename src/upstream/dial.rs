@@ -19,6 +19,9 @@ use crate::wire::Stream;
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses tried at the most.
 const MOST_ATTEMPTS: usize = 8;
+/// How long a connection waits for a descriptor, and between two looks.
+const LONGEST_SHORTAGE: Duration = Duration::from_secs(2);
+const SHORTAGE_STEP: Duration = Duration::from_millis(5);
 
 /// Connects to `authority` within `limit`.
 ///
@@ -124,11 +127,7 @@ async fn race(
 }
 
 async fn connect(address: SocketAddr) -> io::Result<Stream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
+    let socket = socket_for(address).await?;
     socket.set_tcp_nodelay(true)?;
     match socket.connect(&address.into()) {
         Ok(()) => return Ok(Stream::new(OwnedFd::from(socket))),
@@ -138,6 +137,33 @@ async fn connect(address: SocketAddr) -> io::Result<Stream> {
     let stream = Stream::new(OwnedFd::from(socket));
     stream.connected().await?;
     Ok(stream)
+}
+
+/// A new socket. Where the descriptors are used up it waits a while for one: idle clients are handed back, and responses
+/// end, all the time.
+async fn socket_for(address: SocketAddr) -> io::Result<Socket> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let made = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        );
+        match made {
+            Err(error) if is_shortage(&error) && waited < LONGEST_SHORTAGE => {
+                sleep(SHORTAGE_STEP).await;
+                waited += SHORTAGE_STEP;
+            }
+            made => return made,
+        }
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 #[cfg(test)]

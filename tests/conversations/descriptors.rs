@@ -85,15 +85,20 @@ fn accepting_pauses_at_the_limit_without_a_busy_loop_and_resumes() {
     assert!(count_of(baton.master()) <= 80);
 
     // Each that leaves makes room for another.
-    let mut whole = 0;
-    for mut client in clients {
-        whole += usize::from(
-            client
-                .try_response_to("GET")
-                .is_ok_and(|response| response.status == 200),
-        );
+    let mut others = Vec::new();
+    for (at, mut client) in clients.into_iter().enumerate() {
+        match client.try_response_to("GET") {
+            Ok(response) if response.status == 200 => {}
+            Ok(response) => others.push((at, response.head)),
+            Err(reason) => others.push((at, reason)),
+        }
     }
-    assert_eq!(whole, CLIENTS);
+    assert!(
+        others.is_empty(),
+        "{others:?}\nmaster: {}\nworker: {}",
+        baton.log("master.log"),
+        baton.log("worker-1.log")
+    );
     assert_eq!(baton.client().get("/").text(), "served");
 }
 
@@ -124,7 +129,7 @@ fn a_worker_without_descriptors_loses_no_connection() {
         client.send("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
     }
     eventually("the worker is full", || {
-        (count_of(baton.workers()[0]) >= 60).then_some(())
+        (count_of(baton.workers()[0]) >= 50).then_some(())
     });
     let (began, before) = (
         Instant::now(),
@@ -138,17 +143,10 @@ fn a_worker_without_descriptors_loses_no_connection() {
         assert!(used <= Duration::from_millis(150), "{used:?} by {pid}");
     }
     gate.open();
-    // Where no descriptor was left for the origin's connection the answer says so; none stays without one.
-    let mut served = 0;
+    // It takes no more requests than it has descriptors for, at both ends; the others wait for their turn.
     for client in &mut clients {
         let response = client.response();
-        assert!(
-            matches!(response.status, 200 | 502 | 503),
-            "{}",
-            response.head
-        );
-        served += usize::from(response.status == 200);
+        assert_eq!(response.status, 200, "{}", response.head);
     }
-    assert!(served >= 20, "{served}");
     assert_eq!(baton.client().get("/").text(), "served");
 }
