@@ -4,6 +4,7 @@
 //! since 1970.
 
 pub mod control;
+pub mod decide;
 pub mod freshness;
 pub mod invalidate;
 pub mod key;

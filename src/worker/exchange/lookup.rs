@@ -3,11 +3,10 @@
 use std::rc::Rc;
 
 use super::{Fetch, Hit};
+use crate::cache::decide::{Decision, With, decide};
 use crate::cache::part::{self, Selected};
 use crate::cache::stale::{self, Excuse, Failure};
-use crate::cache::{
-    self, CacheStatus, Forwarded, Key, MissReason, RevalidateReason, Side, Verdict,
-};
+use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, Side, Verdict};
 use crate::http::conditional;
 use crate::http::head::{Method, RequestHead};
 use crate::http::page::{Answer, AnswerReason};
@@ -61,6 +60,28 @@ impl Plan {
             fallback: None,
             offers: Vec::new(),
             status,
+        }
+    }
+
+    /// With the part that `object` has in the question.
+    fn with(self, with: With, object: &Rc<Object>) -> Plan {
+        let object = Some(object.clone());
+        match with {
+            With::NothingOfIt => self,
+            With::Nothing => Plan {
+                fallback: object,
+                ..self
+            },
+            With::Conditions => Plan {
+                stale: object.clone(),
+                fallback: object,
+                ..self
+            },
+            With::Part { rest } => Plan {
+                part: object,
+                rest,
+                ..self
+            },
         }
     }
 
@@ -165,56 +186,16 @@ fn judge(
         Find::OtherVariant => return missing(head, MissReason::Vary, plan),
         Find::Absent | Find::AskDisk => return missing(head, MissReason::NotFound, plan),
     };
-    let verdict = cache::reuse(head, &object.stored, now);
-    let selected = part::selected(head, &object.stored);
-    match (verdict, selected) {
-        // RFC 9111 section 3.3: "A cache MUST NOT send a partial response to a client without explicitly marking it using the
-        // 206 (Partial Content) status code", and what is missing may be asked for by a range request (3.4).
-        (
-            Verdict::Fresh { .. } | Verdict::Stale { .. },
-            selected @ (Selected::Rest(_) | Selected::NotHere),
-        ) => missing(head, MissReason::Range, |status| Plan {
-            part: Some(object),
-            rest: selected.rest(),
-            ..plan(status)
-        }),
-        (Verdict::Fresh { .. }, selected) => {
-            Looked::Hit(Hit::stored(object, selected, now, "fresh"))
+    match decide(head, &object.stored, &context.policy, now) {
+        Decision::Serve(selected, reused) => {
+            Looked::Hit(Hit::stored(object, selected, now, reused.as_str()))
         }
-        (Verdict::Stale { .. }, selected) => {
-            Looked::Hit(Hit::stored(object, selected, now, "max-stale"))
-        }
-        (Verdict::OnlyIfCached, _) => Looked::Answer(Answer::new(AnswerReason::OnlyIfCached, "")),
-        // To hear that a part is still good does not help where it is not enough.
-        (Verdict::Revalidate(reason), Selected::Rest(_) | Selected::NotHere) => Looked::Ask(Plan {
-            part: Some(object),
-            ..plan(CacheStatus::revalidated(reason))
-        }),
-        (Verdict::Revalidate(RevalidateReason::Expired), selected)
-            if may_wait(context, head, &object, now) =>
-        {
-            let plan = Plan {
-                stale: Some(object.clone()),
-                ..plan(CacheStatus::revalidated(RevalidateReason::Expired))
-            };
+        Decision::ServeAndAsk(selected, ask) => {
+            let plan = plan(ask.reason.status()).with(ask.with, &object);
             Looked::HitAndAsk(hit_behind(object, selected, now), plan)
         }
-        (Verdict::Miss(MissReason::Expired), selected) if may_wait(context, head, &object, now) => {
-            let plan = plan(CacheStatus::miss(MissReason::Expired));
-            Looked::HitAndAsk(hit_behind(object, selected, now), plan)
-        }
-        (Verdict::Revalidate(reason), _) => Looked::Ask(Plan {
-            fallback: Some(object.clone()),
-            stale: Some(object),
-            ..plan(CacheStatus::revalidated(reason))
-        }),
-        (Verdict::Miss(reason), Selected::Rest(_) | Selected::NotHere) => {
-            Looked::Ask(plan(CacheStatus::miss(reason)))
-        }
-        (Verdict::Miss(reason), _) => Looked::Ask(Plan {
-            fallback: Some(object),
-            ..plan(CacheStatus::miss(reason))
-        }),
+        Decision::Ask(ask) => Looked::Ask(plan(ask.reason.status()).with(ask.with, &object)),
+        Decision::OnlyIfCached => Looked::Answer(Answer::new(AnswerReason::OnlyIfCached, "")),
     }
 }
 
@@ -237,11 +218,6 @@ pub async fn offer(context: &Context, request: &RequestHead, plan: &mut Plan) {
             _ => false,
         });
     }
-}
-
-/// Whether the stale object may be served while the origin server is asked.
-fn may_wait(context: &Context, head: &RequestHead, object: &Object, now: i64) -> bool {
-    stale::while_revalidate(&head.headers, &object.stored, &context.policy, now)
 }
 
 fn hit_behind(object: Rc<Object>, selected: Selected, now: i64) -> Hit {
