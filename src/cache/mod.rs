@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod decide;
+pub mod explain;
 pub mod freshness;
 pub mod invalidate;
 pub mod key;

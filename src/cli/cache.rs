@@ -1,4 +1,4 @@
-//! `baton cache`: asks the instance that uses the directory, or does it itself where none does, and shows the answer.
+//! `baton cache` and `baton explain`: asks the instance that uses the directory, or does it itself where none does, and shows the answer.
 //!
 //! What can be asked is `janitor::operations`; how it looks is `tables`. While it changes files of a directory at
 //! rest it holds the lock, so that no instance starts on it meanwhile.
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::flags::{CacheAction, CacheCommand};
+use super::flags::{CacheAction, ExplainCommand, Whereabouts};
 use super::tables;
+use crate::cache::Policy;
 use crate::config::{Mode, Sources, StoreKind};
 use crate::janitor::control;
 use crate::janitor::operations::{Ground, perform};
@@ -26,11 +27,11 @@ const RETRY: Duration = Duration::from_millis(50);
 const NOTHING_FOUND: u8 = 3;
 const DAMAGE_FOUND: u8 = 4;
 
-pub(super) fn run(command: CacheCommand) -> anyhow::Result<ExitCode> {
-    let request = request(&command.action);
-    let place = open(&command)?;
-    let mut output = Output::new(command.json);
-    let done = answer(&place, &request, &mut |reply| output.take(reply));
+/// Asks, and prints the answer.
+pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCode> {
+    let (place, policy) = open(of)?;
+    let mut output = Output::new(of.json);
+    let done = answer(&place, policy, request, &mut |reply| output.take(reply));
     output.progress.finish_and_clear();
     match done {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
@@ -38,7 +39,7 @@ pub(super) fn run(command: CacheCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn request(action: &CacheAction) -> Request {
+pub(super) fn request(action: &CacheAction) -> Request {
     match action {
         CacheAction::Stats => Request::Stats,
         CacheAction::Ls => Request::Ls,
@@ -49,11 +50,19 @@ fn request(action: &CacheAction) -> Request {
     }
 }
 
-/// The directory that an instance with this configuration would use; it must be there.
-fn open(command: &CacheCommand) -> anyhow::Result<Place> {
-    let flag = command.cache.clone().into_iter();
+pub(super) fn explain(command: &ExplainCommand) -> Request {
+    Request::Explain {
+        url: command.url.clone(),
+        method: command.method.clone(),
+        fields: command.fields.clone(),
+    }
+}
+
+/// The directory that an instance with this configuration would use; it must be there. And what that says of caching.
+fn open(of: &Whereabouts) -> anyhow::Result<(Place, Policy)> {
+    let flag = of.cache.clone().into_iter();
     let sources = Sources {
-        file: command.file.clone(),
+        file: of.file.clone(),
         listen: Vec::new(),
         mode: Some(Mode::Forward),
         set: flag
@@ -61,6 +70,7 @@ fn open(command: &CacheCommand) -> anyhow::Result<Place> {
             .collect(),
     };
     let config = sources.load()?.cache;
+    let policy = config.policy();
     let directory = config
         .directory
         .filter(|_| config.store == StoreKind::Directory);
@@ -72,12 +82,13 @@ fn open(command: &CacheCommand) -> anyhow::Result<Place> {
     if !place.is_cache()? {
         bail!("{} is no cache of baton's", path.display());
     }
-    Ok(place)
+    Ok((place, policy))
 }
 
 /// From the instance, or on the spot.
 fn answer(
     place: &Place,
+    policy: Policy,
     request: &Request,
     say: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> anyhow::Result<Done> {
@@ -85,6 +96,7 @@ fn answer(
     let at_rest = Ground {
         place,
         instance: None,
+        policy,
     };
     let until = Instant::now() + PATIENCE;
     loop {
@@ -180,11 +192,13 @@ impl Output {
             (true, Done::Stats(it)) => serde_json::to_string(it)?,
             (true, Done::Listed(_)) => String::new(),
             (true, Done::Shown(it)) => serde_json::to_string(it)?,
+            (true, Done::Explained(it)) => serde_json::to_string(it)?,
             (true, Done::Verified(it)) => serde_json::to_string(it)?,
             (true, Done::Purged(it)) => serde_json::to_string(it)?,
             (false, Done::Stats(it)) => tables::stats(it),
             (false, Done::Listed(_)) => tables::list(&mut self.items),
             (false, Done::Shown(it)) => tables::shown(it),
+            (false, Done::Explained(it)) => tables::explained(it),
             (false, Done::Verified(it)) => tables::verified(it),
             (false, Done::Purged(it)) => tables::purged(it),
         };
@@ -208,6 +222,9 @@ impl Output {
 fn code(done: &Done) -> ExitCode {
     match done {
         Done::Shown(shown) if shown.found.is_empty() => NOTHING_FOUND.into(),
+        Done::Explained(it) if it.sides.iter().all(|side| side.found.is_empty()) => {
+            NOTHING_FOUND.into()
+        }
         Done::Purged(purged) if purged.url.is_some() && purged.objects == 0 => NOTHING_FOUND.into(),
         Done::Verified(verified) if verified.damaged > 0 => DAMAGE_FOUND.into(),
         Done::Verified(verified) if verified.unreadable > 0 => ExitCode::FAILURE,

@@ -21,6 +21,7 @@ Examples:
   baton serve -c proxy.conf                      the service, everything from the file
   baton check -c proxy.conf                      validate a file and print the settings in effect
   baton cache stats                              look into the cache directory
+  baton explain http://example.org/              what a request would get from it, and why
   curl -x http://127.0.0.1:3128 http://example.org/
 
 Exit codes: 0 stopped as asked, 1 configuration or start failed, 2 wrong usage; those of `cache` are in its help.";
@@ -59,6 +60,12 @@ pub(super) enum Command {
     /// Looks into a cache directory, checks it, and removes from it: one in use, or one at rest.
     #[command(after_help = CACHE_HELP)]
     Cache(CacheCommand),
+    /// Tells what a request for a URL would get from the cache now, and why.
+    ///
+    /// It prints the key, every response that is kept under it, the arithmetic of its age and freshness, and the rule that
+    /// decides. An instance that uses the directory is asked; one at rest is read.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainCommand),
     /// Prints a completion script for a shell.
     Completions { shell: clap_complete::Shell },
     /// Prints the man page, or writes the pages of all commands into a directory.
@@ -68,6 +75,14 @@ pub(super) enum Command {
         directory: Option<PathBuf>,
     },
 }
+
+const EXPLAIN_HELP: &str = "\
+Examples:
+  baton explain http://example.org/logo.png
+  baton explain -H 'Cache-Control: no-cache' http://example.org/   what a reload would do
+  baton explain -H 'Accept-Language: de' --json http://example.org/ | jq .sides[].outcome
+
+Exit codes: 0 told, 1 failed (the message says why), 2 wrong usage, 3 nothing is kept of that URL.";
 
 const CACHE_HELP: &str = "\
 Examples:
@@ -84,6 +99,28 @@ Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 3 nothing is
 pub(super) struct CacheCommand {
     #[command(subcommand)]
     pub action: CacheAction,
+    #[command(flatten)]
+    pub of: Whereabouts,
+}
+
+/// `baton explain`
+#[derive(Debug, Args)]
+pub(super) struct ExplainCommand {
+    #[arg(value_parser = url)]
+    pub url: String,
+    /// A field of the request (repeatable), as 'Accept-Language: de'.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = field)]
+    pub fields: Vec<(String, String)>,
+    /// The request's method.
+    #[arg(short = 'X', long, value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    #[command(flatten)]
+    pub of: Whereabouts,
+}
+
+/// Which cache is meant, and how the answer is printed.
+#[derive(Debug, Args)]
+pub(super) struct Whereabouts {
     /// The directory, as dir:PATH [default: that of `baton forward`].
     #[arg(long, value_name = "STORE", global = true)]
     pub cache: Option<String>,
@@ -116,6 +153,17 @@ pub(super) enum CacheAction {
         #[arg(long)]
         all: bool,
     },
+}
+
+fn field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("write it as 'Name: value', for example 'Accept-Language: de'")?;
+    let (name, value) = (name.trim(), value.trim());
+    match crate::janitor::operations::check_field(name, value) {
+        Ok(()) => Ok((name.to_owned(), value.to_owned())),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn url(text: &str) -> Result<String, String> {

@@ -45,7 +45,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
             sources.file = Some(file_or_standard(file)?);
             print(config::effective(&sources.load()?).as_bytes())
         }
-        Command::Cache(command) => cache::run(command),
+        Command::Cache(command) => cache::run(&cache::request(&command.action), &command.of),
+        Command::Explain(command) => cache::run(&cache::explain(&command), &command.of),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);

@@ -7,7 +7,8 @@ use comfy_table::presets::{NOTHING, UTF8_BORDERS_ONLY};
 use comfy_table::{CellAlignment, Table, TableStyle};
 
 use crate::janitor::protocol::{
-    Catalogue, Counters, Entry, Item, Kind, Purged, Response, Shown, Stats, Verified,
+    Catalogue, Considered, Counters, Entry, Explained, Item, Judged, Kind, Purged, Response, Shown,
+    Stats, Verified,
 };
 use crate::sys::clock::unix_seconds;
 
@@ -173,6 +174,117 @@ fn response_rows(response: &Response, row: &mut impl FnMut(&str, String)) {
     let fields = response.fields.iter();
     let fields = fields.map(|(name, value)| format!("{name}: {value}"));
     row("fields", fields.collect::<Vec<_>>().join("\n"));
+}
+
+// === explain
+
+pub(super) fn explained(explained: &Explained) -> String {
+    let mut lines = vec![format!("{} {}", explained.method, explained.url)];
+    let fields = explained.fields.iter();
+    lines.extend(fields.map(|(name, value)| format!("{name}: {value}")));
+    let sides = explained.sides.iter().map(judged);
+    format!(
+        "{}\n\n{}",
+        lines.join("\n"),
+        sides.collect::<Vec<_>>().join("\n\n")
+    )
+}
+
+fn judged(side: &Judged) -> String {
+    let mut text = format!("key  {}\n", side.key);
+    for considered in &side.found {
+        text += &format!("{}\n", self::considered(considered));
+    }
+    text += &format!("=> {}: {}", side.outcome, side.why);
+    if let Some(then) = &side.then {
+        text += &format!(";\n   {then}");
+    }
+    text + &format!("\n   Cache-Status: {}", side.cache_status)
+}
+
+fn considered(considered: &Considered) -> String {
+    let entry = &considered.entry;
+    let mut table = table(UTF8_BORDERS_ONLY.with_rounded_corners());
+    let mut row = |name: &str, value: String| {
+        table.add_row([name, &value]);
+    };
+    let state = match (entry.kind, &entry.trouble, considered.selected) {
+        (_, Some(trouble), _) => format!("not usable: {trouble}"),
+        (Kind::List, ..) => "a list that leads to variants".to_owned(),
+        (_, None, true) => "selected by this request".to_owned(),
+        (_, None, false) => "not selected: another one is, or it is for other requests".to_owned(),
+    };
+    row("kept", state);
+    let names = entry.selects_by.iter().map(|names| names.join(", "));
+    if let Some(names) = names.reduce(|all, names| format!("{all}\n{names}")) {
+        row("by", names);
+    }
+    if let Some(response) = &entry.response {
+        row("status", format!("{} {}", response.status, response.reason));
+        for (name, value) in &response.selected_by {
+            let value = value.as_deref().unwrap_or("(none)");
+            row("selected by", format!("{name}: {value}"));
+        }
+        for (name, value) in &response.fields {
+            if matters(name) {
+                row(name, value.clone());
+            }
+        }
+    }
+    if let Some(it) = &considered.freshness {
+        let seconds = |number: i64| format!("{number} s");
+        let lifetime = i64::from(it.freshness_lifetime);
+        row(
+            "lifetime",
+            format!("{lifetime} s, from {}", it.lifetime_from),
+        );
+        let (apparent, delay) = (it.apparent_age, it.response_delay);
+        row(
+            "initial age",
+            format!(
+                "{} s, the greater of {apparent} s by Date and Age + {delay} s of delay",
+                it.corrected_initial_age
+            ),
+        );
+        row("in the store", seconds(it.resident_time));
+        row(
+            "age",
+            format!(
+                "{} s = {} + {}",
+                it.current_age, it.corrected_initial_age, it.resident_time
+            ),
+        );
+        let left = match it.remaining {
+            1.. => "fresh",
+            _ => "stale",
+        };
+        row(
+            left,
+            format!("{} s = {lifetime} - {}", it.remaining, it.current_age),
+        );
+    }
+    table.to_string()
+}
+
+/// Fields by which it is decided, among those of a response.
+fn matters(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "age",
+        "cache-control",
+        "cdn-cache-control",
+        "content-encoding",
+        "content-language",
+        "content-range",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "pragma",
+        "set-cookie",
+        "surrogate-control",
+        "vary",
+    ];
+    NAMES.iter().any(|own| name.eq_ignore_ascii_case(own))
 }
 
 // === verify, purge

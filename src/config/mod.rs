@@ -135,6 +135,23 @@ pub enum SetCookie {
     Refuse,
 }
 
+impl Cache {
+    /// As the rules of `cache` want it.
+    #[must_use]
+    pub fn policy(&self) -> crate::cache::Policy {
+        use crate::cache;
+        cache::Policy {
+            ttl: u32::try_from(self.ttl.as_secs()).unwrap_or(u32::MAX),
+            set_cookie: match self.set_cookie {
+                SetCookie::Strip => cache::SetCookie::Strip,
+                SetCookie::Store => cache::SetCookie::Store,
+                SetCookie::Refuse => cache::SetCookie::Refuse,
+            },
+            ..cache::Policy::default()
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Access {
     /// Empty: loopback and this host's own addresses.

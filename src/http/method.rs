@@ -51,7 +51,8 @@ impl Method {
         self.is_safe() || matches!(self, Method::Put | Method::Delete)
     }
 
-    pub(super) fn parse(text: &[u8]) -> Option<Method> {
+    /// None: it is no token.
+    pub fn parse(text: &[u8]) -> Option<Method> {
         Some(match text {
             b"GET" => Method::Get,
             b"HEAD" => Method::Head,

@@ -11,9 +11,19 @@ use serde::{Deserialize, Serialize};
 pub enum Request {
     Stats,
     Ls,
-    Show { url: String },
+    Show {
+        url: String,
+    },
+    /// What a GET, or another method, of this URL with these fields would get now.
+    Explain {
+        url: String,
+        method: String,
+        fields: Vec<(String, String)>,
+    },
     Verify,
-    Purge { url: String },
+    Purge {
+        url: String,
+    },
     PurgeAll,
 }
 
@@ -33,6 +43,7 @@ pub enum Done {
     Stats(Box<Stats>),
     Listed(Listed),
     Shown(Shown),
+    Explained(Explained),
     Verified(Verified),
     Purged(Purged),
 }
@@ -166,6 +177,52 @@ pub struct Response {
     pub age: u32,
     /// Seconds that it stays fresh; less than zero: that it has been stale.
     pub fresh: i64,
+}
+
+/// What a request would get now, on each side of the proxy where something is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    pub url: String,
+    pub method: String,
+    pub fields: Vec<(String, String)>,
+    pub sides: Vec<Judged>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    pub side: Side,
+    /// Under which everything of this URL is kept.
+    pub key: String,
+    pub found: Vec<Considered>,
+    /// `hit`, `revalidate`, `miss`, `pass` or `504`.
+    pub outcome: String,
+    pub why: String,
+    pub then: Option<String>,
+    /// As the client would see it.
+    pub cache_status: String,
+}
+
+/// One response that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Considered {
+    pub entry: Entry,
+    /// Whether it is the one that the request selects.
+    pub selected: bool,
+    pub freshness: Option<Freshness>,
+}
+
+/// RFC 9111 section 4.2, in its names and in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freshness {
+    pub freshness_lifetime: u32,
+    pub lifetime_from: String,
+    pub apparent_age: i64,
+    pub response_delay: i64,
+    pub corrected_initial_age: u32,
+    pub resident_time: i64,
+    pub current_age: u32,
+    /// Less than zero: it has been stale for so long.
+    pub remaining: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -102,7 +102,7 @@ impl Context {
                 config.origin.idle_per_host,
                 config.origin.idle_timeout,
             )),
-            policy: policy(&config.cache),
+            policy: config.cache.policy(),
             store: Kept::new(&config.cache, &region, worker),
             behind: RefCell::default(),
             key_buffer: Cell::default(),
@@ -302,17 +302,4 @@ fn sys_addresses() -> Vec<IpAddr> {
     interfaces
         .filter_map(|interface| interface.address.and_then(address))
         .collect()
-}
-
-fn policy(config: &crate::config::Cache) -> Policy {
-    use crate::{cache, config::SetCookie};
-    Policy {
-        ttl: u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX),
-        set_cookie: match config.set_cookie {
-            SetCookie::Strip => cache::SetCookie::Strip,
-            SetCookie::Store => cache::SetCookie::Store,
-            SetCookie::Refuse => cache::SetCookie::Refuse,
-        },
-        ..Policy::default()
-    }
 }

@@ -71,8 +71,11 @@ fn entries(path: &Path) -> Vec<PathBuf> {
 }
 
 fn cache(arguments: &[&str]) -> Ended {
+    run(&[&["cache"], arguments].concat())
+}
+
+fn run(arguments: &[&str]) -> Ended {
     let output = Command::new(BATON)
-        .arg("cache")
         .args(arguments)
         .stdin(Stdio::null())
         .output()
@@ -215,6 +218,65 @@ fn what_is_kept_of_a_url_is_shown_with_all_its_variants() {
         "{}",
         ended.out
     );
+}
+
+#[test]
+fn what_explain_says_is_what_a_client_then_gets() {
+    let (origin, directory) = (origin(), Directory::new());
+    let baton = directory.reverse(&origin);
+    keep(&baton, "/small", "");
+    keep(&baton, "/vary", "Accept-Language: de\r\n");
+    let explain = |target: &str, fields: &[&str]| {
+        let (flag, url) = (directory.flag(), url(target));
+        let mut arguments = vec!["explain", "--json", "--cache", &flag];
+        for field in fields {
+            arguments.extend(["-H", field]);
+        }
+        arguments.push(&url);
+        let ended = run(&arguments);
+        let told: Value = serde_json::from_str(&ended.out).expect(&ended.err);
+        (told["sides"][0].clone(), ended.code)
+    };
+    // Age moves on between the two, and what becomes of a miss is what the origin server decides.
+    let reason = |status: &str| {
+        let members = status.split("; ");
+        let reason = members.filter(|it| !it.starts_with("ttl=") && *it != "stored");
+        reason.collect::<Vec<_>>().join("; ")
+    };
+    for (target, fields, outcome) in [
+        ("/small", &[][..], "hit"),
+        ("/small", &["Range: bytes=1-2"], "hit"),
+        ("/small", &["Cache-Control: min-fresh=900"], "miss"),
+        ("/small", &["Cache-Control: no-store"], "pass"),
+        ("/small", &["Authorization: Basic YQ=="], "hit"),
+        ("/vary", &["accept-language:de"], "hit"),
+        (
+            "/vary",
+            &["Accept-Language: fi", "Cache-Control: no-store"],
+            "pass",
+        ),
+        ("/vary", &["Accept-Language: sv"], "miss"),
+        ("/never", &[], "miss"),
+    ] {
+        let (told, code) = explain(target, fields);
+        assert_eq!(told["outcome"], outcome, "{target} {fields:?}: {told}");
+        assert_eq!(code, Some(if target == "/never" { 3 } else { 0 }));
+        let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let answer = baton.client().get_with(target, &lines);
+        let said = reason(&answer.field("cache-status").unwrap());
+        let told = reason(told["cache_status"].as_str().unwrap());
+        assert_eq!(said, told, "{target} {fields:?}");
+    }
+    stop(baton);
+    let (told, _) = explain("/small", &[]);
+    assert_eq!(told["key"], "reverse http://a.example/small");
+    let freshness = &told["found"][0]["freshness"];
+    assert_eq!(freshness["freshness_lifetime"], 600, "{told}");
+    let left = 600 - freshness["current_age"].as_i64().unwrap();
+    assert_eq!(freshness["remaining"], left);
+    let wrong = run(&["explain", "-H", "no colon", &url("/")]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.err.contains("Name: value"), "{}", wrong.err);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! and tells the janitor's loop what it has removed; at rest it strikes that out of the catalogue itself. `control`
 //! and the command line call it.
 
+mod explain;
 mod list;
 mod purge;
 mod show;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use super::board::Board;
 use super::catalogue::{Catalogue, CatalogueError, Change, Reader};
 use super::protocol::{Done, Reply, Request};
-use crate::cache::{Name, key};
+use crate::cache::{Name, Policy, key};
 use crate::shared::Region;
 use crate::store::disk::place::{CATALOGUE, Place};
 
@@ -27,6 +28,8 @@ pub struct Ground<'a> {
     pub place: &'a Place,
     /// None: the directory is at rest, and nobody else changes it meanwhile.
     pub instance: Option<&'a Instance>,
+    /// What the operator has decided about caching.
+    pub policy: Policy,
 }
 
 /// What an operation in the janitor has at hand.
@@ -48,6 +51,8 @@ pub enum Note {
 /// How long a loop that is busy is waited for; then the catalogue is read as it is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+pub use explain::check_field;
+
 /// Whether that is a URL which the proxy could keep something of; the error says why not.
 pub fn check_url(url: &str) -> anyhow::Result<()> {
     purge::keys(url).map(drop)
@@ -62,6 +67,11 @@ pub fn perform(request: &Request, ground: &Ground<'_>, say: Say<'_>) -> anyhow::
         Request::Stats => list::stats(ground).map(|stats| Done::Stats(Box::new(stats))),
         Request::Ls => list::ls(ground, say).map(Done::Listed),
         Request::Show { url } => show::show(ground, url).map(Done::Shown),
+        Request::Explain {
+            url,
+            method,
+            fields,
+        } => explain::explain(ground, url, method, fields).map(Done::Explained),
         Request::Verify => verify::verify(ground, say).map(Done::Verified),
         Request::Purge { url } => purge::purge(ground, url).map(Done::Purged),
         Request::PurgeAll => purge::purge_all(ground, say).map(Done::Purged),

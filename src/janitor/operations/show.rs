@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use super::Ground;
 use super::purge::keys;
-use crate::cache::{Name, Stored};
+use crate::cache::{Key, Name, Stored};
 use crate::janitor::protocol::{Entry, Kind, Response, Shown, Side};
 use crate::store::disk::format::{Body, Content, List};
 use crate::store::disk::place::{self, Found, Place, cost};
@@ -17,20 +17,29 @@ pub(super) fn show(ground: &Ground<'_>, url: &str) -> anyhow::Result<Shown> {
         url: url.to_owned(),
         found: Vec::new(),
     };
-    let generation = ground.generation()?;
     for key in keys(url)? {
-        let name = Name::of(key.as_bytes());
-        let (side, text) = Side::of_key(key.as_bytes());
-        shown.url = text;
-        let mut heads = heads_of(ground.place, &name)?;
-        heads.sort_unstable();
-        let mut list = None;
-        for head in heads {
-            let entry = entry(ground.place, side, &head, generation, &mut list);
-            shown.found.extend(entry);
-        }
+        shown.url = Side::of_key(key.as_bytes()).1;
+        let found = entries(ground, &key)?.into_iter();
+        shown.found.extend(found.map(|(entry, _)| entry));
     }
     Ok(shown)
+}
+
+/// All that is kept under a key, with the responses of those files that have one.
+pub(super) fn entries(
+    ground: &Ground<'_>,
+    key: &Key,
+) -> anyhow::Result<Vec<(Entry, Option<Stored>)>> {
+    let generation = ground.generation()?;
+    let name = Name::of(key.as_bytes());
+    let (side, _) = Side::of_key(key.as_bytes());
+    let mut heads = heads_of(ground.place, &name)?;
+    heads.sort_unstable();
+    let mut list = None;
+    let found = heads
+        .iter()
+        .filter_map(|head| entry(ground.place, side, head, generation, &mut list));
+    Ok(found.collect())
 }
 
 /// The base, and all variants.
@@ -50,7 +59,7 @@ fn entry(
     name: &Name,
     generation: u64,
     list: &mut Option<List>,
-) -> Option<Entry> {
+) -> Option<(Entry, Option<Stored>)> {
     let mut entry = Entry {
         side,
         kind: match name.is_base() {
@@ -69,13 +78,14 @@ fn entry(
         Err(ReadError::Absent) => return None,
         Err(error) => {
             entry.trouble = Some(error.to_string());
-            return Some(entry);
+            return Some((entry, None));
         }
     };
     entry.size = files::facts(read.file.as_fd()).map_or(0, |facts| cost(facts.size));
     if read.head.generation != generation {
         entry.trouble = Some("purged; its files are about to go".to_owned());
     }
+    let mut stored = None;
     match read.head.content {
         Content::List(found) => {
             entry.kind = Kind::List;
@@ -95,9 +105,10 @@ fn entry(
                 entry.trouble = Some("a variant of a list that is gone".to_owned());
             }
             entry.response = Some(response(&kept.stored));
+            stored = Some(kept.stored);
         }
     }
-    Some(entry)
+    Some((entry, stored))
 }
 
 fn response(stored: &Stored) -> Response {
