@@ -70,6 +70,8 @@ pub struct CacheStatus {
     /// The origin server's status, where it is not the one that the client sees.
     pub forwarded_status: Option<u16>,
     pub stored: bool,
+    /// The answer is that to another request for the same.
+    pub collapsed: bool,
     /// Seconds of freshness left of what was served or stored.
     pub ttl: Option<i64>,
     /// A reason of ours, one word.
@@ -139,6 +141,9 @@ impl CacheStatus {
         }
         if self.stored {
             out.extend_from_slice(b"; stored");
+        }
+        if self.collapsed {
+            out.extend_from_slice(b"; collapsed");
         }
         if let Some(ttl) = self.ttl {
             out.extend_from_slice(if ttl < 0 { b"; ttl=-" } else { b"; ttl=" });

@@ -52,6 +52,7 @@ counters! {
     CacheHit, "cache_hit", "Requests answered from the cache.";
     CacheRevalidated, "cache_revalidated", "Requests answered from the cache after a 304 of the origin.";
     CacheStale, "cache_stale", "Requests answered with a stale response because the origin server failed.";
+    CacheJoined, "cache_joined", "Requests answered by what another request was fetching.";
     CacheMiss, "cache_miss", "Requests whose answer was not in the cache.";
     CachePass, "cache_pass", "Requests that neither read nor fill the cache.";
     CacheStored, "cache_stored", "Responses stored.";

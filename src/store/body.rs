@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -12,17 +13,20 @@ use bytes::Bytes;
 
 use super::disk::format::{self, Kept};
 use super::disk::read;
+use super::growing::Growing;
 use crate::sys::files::{self, Access, Facts};
 
 #[derive(Clone, Debug)]
 pub enum Body {
     Memory(Bytes),
     File(Arc<BodyFile>),
+    /// It is still arriving, and is no store's yet.
+    Growing(Rc<Growing>),
 }
 
 #[derive(Debug)]
 pub struct BodyFile {
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     /// Where in the file it begins.
     pub from: u64,
     pub length: u64,
@@ -41,6 +45,7 @@ impl Body {
         match self {
             Body::Memory(body) => body.len() as u64,
             Body::File(body) => body.length,
+            Body::Growing(body) => body.expected.unwrap_or_else(|| body.length()),
         }
     }
 
@@ -54,6 +59,7 @@ impl Body {
             Body::Memory(body) => body.len(),
             // The kernel's part of an open file is counted, too.
             Body::File(body) => size_of::<BodyFile>() + 4 * body.checksums.len() + 512,
+            Body::Growing(_) => 0,
         }
     }
 
@@ -62,6 +68,7 @@ impl Body {
         match self {
             Body::Memory(_) => true,
             Body::File(body) => body.unchanged().is_some_and(|now| now.links > 0),
+            Body::Growing(_) => false,
         }
     }
 
@@ -97,7 +104,7 @@ impl Body {
                 let read = tokio::task::spawn_blocking(move || body.piece(at, length));
                 read.await.ok()?.ok().map(Bytes::from)
             }
-            Body::File(_) => None,
+            Body::File(_) | Body::Growing(_) => None,
         }
     }
 
@@ -106,6 +113,7 @@ impl Body {
         match self {
             Body::Memory(body) => out.extend_from_slice(body),
             Body::File(body) => body.read(out, access)?,
+            Body::Growing(_) => return Err(io::ErrorKind::WouldBlock.into()),
         }
         Ok(())
     }
@@ -113,7 +121,13 @@ impl Body {
 
 impl BodyFile {
     /// `from`: where in `file` the body of `kept` begins.
-    pub fn new(file: OwnedFd, from: u64, kept: &Kept, trusted: bool) -> io::Result<BodyFile> {
+    pub fn new(
+        file: impl Into<Arc<OwnedFd>>,
+        from: u64,
+        kept: &Kept,
+        trusted: bool,
+    ) -> io::Result<BodyFile> {
+        let file = file.into();
         Ok(BodyFile {
             facts: files::facts(file.as_fd())?,
             file,

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use super::{Coherence, Find, MAX_VARIANTS, NotKept, Object, Store, Version, Writer};
+use super::{
+    Coherence, Find, InFile, MAX_VARIANTS, NotKept, Object, SoFar, Store, Version, Writer,
+};
 use crate::cache::{Key, Part, Stored, key};
 use crate::http::Headers;
 
@@ -388,6 +390,18 @@ impl<C: Coherence> Writer for Filling<C> {
 
     async fn room(&mut self) -> bool {
         true
+    }
+
+    fn stored(&self) -> Option<&Stored> {
+        self.stored.as_ref()
+    }
+
+    async fn so_far(&mut self) -> Option<SoFar> {
+        Some(SoFar::new(None, Bytes::copy_from_slice(&self.body)))
+    }
+
+    fn in_file(&self) -> Option<InFile> {
+        None
     }
 
     fn keep_as(&mut self, part: Part) {

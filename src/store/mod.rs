@@ -9,6 +9,7 @@ mod body;
 #[cfg(test)]
 mod contract;
 pub mod disk;
+mod growing;
 pub mod hot;
 pub mod tiered;
 
@@ -21,6 +22,7 @@ use crate::http::Headers;
 pub use crate::shared::Version;
 pub use body::{Body, BodyFile};
 pub use disk::{Disk, OnDisk};
+pub use growing::{Growing, InFile, Read, SoFar};
 pub use hot::Hot;
 pub use tiered::Tiered;
 
@@ -58,6 +60,17 @@ impl Object {
             stored,
             body: self.body.clone(),
             on_disk: self.on_disk.clone(),
+        }
+    }
+
+    /// One whose body is still arriving: nothing that a store keeps.
+    pub fn growing(mut stored: Stored, body: Rc<Growing>) -> Object {
+        stored.body_len = body.expected.unwrap_or_default();
+        Object {
+            head: disk::format::text(&stored),
+            stored,
+            body: Body::Growing(body),
+            on_disk: None,
         }
     }
 
@@ -170,6 +183,15 @@ pub trait Writer {
     /// Waits until there is memory for more, where a disk is slower than the network. False: it is too slow, or
     /// refuses; drop the writer.
     async fn room(&mut self) -> bool;
+
+    /// The fields of what is kept.
+    fn stored(&self) -> Option<&Stored>;
+
+    /// What has been written so far, for those who read it while more comes. None: it cannot be had.
+    async fn so_far(&mut self) -> Option<SoFar>;
+
+    /// How much of it a file has, from the beginning; none: everything is in memory.
+    fn in_file(&self) -> Option<InFile>;
 
     /// What is written is this part of a representation, however long it was expected to be.
     fn keep_as(&mut self, part: Part);

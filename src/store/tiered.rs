@@ -20,7 +20,9 @@ use super::disk::lookup::{Found, FoundBody, Looked};
 use super::disk::place::cost;
 use super::disk::write::{Done, New, NewBody, Spill};
 use super::disk::{Disk, OnDisk, Reservation};
-use super::{Body, BodyFile, Coherence, Find, Hot, NotKept, Object, Store, Version, Writer};
+use super::{
+    Body, BodyFile, Coherence, Find, Hot, InFile, NotKept, Object, SoFar, Store, Version, Writer,
+};
 use crate::cache::{Key, Name, Part, Stored, key};
 use crate::http::Headers;
 use crate::shared::Region;
@@ -188,6 +190,7 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
             counted: 0,
             reservation: Some(reservation),
             spilling: Spilling::No,
+            in_file: None,
         })
     }
 
@@ -283,6 +286,7 @@ impl<C: Coherence> Inner<C> {
         match body {
             Body::Memory(_) => self.memory.as_ref(),
             Body::File(_) => self.files.as_ref(),
+            Body::Growing(_) => None,
         }
     }
 
@@ -429,6 +433,8 @@ pub struct Filling<C: Coherence + 'static> {
     counted: u64,
     reservation: Option<Reservation>,
     spilling: Spilling,
+    /// What the disk has of it.
+    in_file: Option<InFile>,
 }
 
 /// How far a body that is too large for memory has got.
@@ -464,6 +470,19 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         let data = std::mem::replace(&mut self.buffer, buffers::take_large());
         self.spill(data);
         true
+    }
+
+    fn stored(&self) -> Option<&Stored> {
+        self.stored.as_ref()
+    }
+
+    async fn so_far(&mut self) -> Option<SoFar> {
+        let is_idle = self.is_idle().await;
+        is_idle.then(|| SoFar::new(self.in_file.clone(), Bytes::copy_from_slice(&self.buffer)))
+    }
+
+    fn in_file(&self) -> Option<InFile> {
+        self.in_file.clone()
     }
 
     fn keep_as(&mut self, part: Part) {
@@ -537,6 +556,9 @@ impl<C: Coherence + 'static> Filling<C> {
             },
             state => state,
         };
+        if let Spilling::Idle(spill) = &self.spilling {
+            self.in_file = spill.so_far();
+        }
         !matches!(self.spilling, Spilling::Failed)
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::Notify;
 
+use super::herd::Herd;
 use super::kept::Kept;
 use super::meter;
 use super::returns::Returns;
@@ -43,6 +44,7 @@ pub struct Context {
     pub pool: RefCell<Pool>,
     pub policy: Policy,
     pub store: Option<Kept>,
+    pub herd: Rc<Herd>,
     /// Keys that are being revalidated behind a stale response.
     pub behind: RefCell<HashSet<Key>>,
     /// Lent to each lookup, so that a key costs no allocation.
@@ -104,6 +106,7 @@ impl Context {
             )),
             policy: config.cache.policy(),
             store: Kept::new(&config.cache, &region, worker),
+            herd: Rc::default(),
             behind: RefCell::default(),
             key_buffer: Cell::default(),
             access_log: RefCell::new(AccessLog::open(worker, &config.log)?),

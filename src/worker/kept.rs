@@ -6,7 +6,9 @@ use crate::cache::{Key, Part, Stored};
 use crate::config::{Cache, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
-use crate::store::{Coherence, Find, Hot, NotKept, Object, Store, Tiered, Writer, hot, tiered};
+use crate::store::{
+    Coherence, Find, Hot, InFile, NotKept, Object, SoFar, Store, Tiered, Writer, hot, tiered,
+};
 use crate::sys::limits;
 
 /// A store of the kind that the configuration names.
@@ -158,6 +160,27 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.room().await,
             Filling::Memory(filling) => filling.room().await,
+        }
+    }
+
+    fn stored(&self) -> Option<&Stored> {
+        match self {
+            Filling::Disk(filling) => filling.stored(),
+            Filling::Memory(filling) => filling.stored(),
+        }
+    }
+
+    async fn so_far(&mut self) -> Option<SoFar> {
+        match self {
+            Filling::Disk(filling) => filling.so_far().await,
+            Filling::Memory(filling) => filling.so_far().await,
+        }
+    }
+
+    fn in_file(&self) -> Option<InFile> {
+        match self {
+            Filling::Disk(filling) => filling.in_file(),
+            Filling::Memory(filling) => filling.in_file(),
         }
     }
 

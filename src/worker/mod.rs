@@ -5,6 +5,7 @@
 
 mod context;
 mod exchange;
+mod herd;
 mod kept;
 mod meter;
 mod returns;

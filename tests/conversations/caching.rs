@@ -718,29 +718,13 @@ fn a_body_that_ends_with_fin_is_kept_and_one_that_is_reset_is_not() {
 }
 
 #[test]
-fn a_truncated_body_is_not_kept_and_no_half_is_ever_served() {
-    let (go, wait) = mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    let origin = Origin::conversing(move |request, stream| {
+fn a_truncated_body_is_not_kept() {
+    let origin = Origin::conversing(move |_, stream| {
         let head = format!("HTTP/1.1 200 OK\r\n{FRESH}Content-Length: 10\r\n\r\nfirst");
         stream.write_all(head.as_bytes()).unwrap();
-        if request.target == "/slow" && request.number == 0 && request.connection == 0 {
-            wait.lock().unwrap().recv_timeout(DEADLINE).unwrap();
-        }
-        request.target == "/slow" && stream.write_all(b" half").is_ok()
+        false
     });
     let baton = Baton::reverse(origin.address(), &["--workers", "1"]);
-    // While one request fetches it, another must not see what is there so far.
-    let mut first = baton.client();
-    first.send("GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n");
-    while !first.line().unwrap().is_empty() {}
-    assert_eq!(first.exactly(5).unwrap(), b"first");
-    let mut second = baton.client();
-    let other = second.get("/slow");
-    assert!(!other.is_hit());
-    assert_eq!(other.text(), "first half");
-    go.send(()).unwrap();
-    assert_eq!(first.exactly(5).unwrap(), b" half");
     for n in 1..=2 {
         let mut client = baton.client();
         client.send("GET /cut HTTP/1.1\r\nHost: a.example\r\n\r\n");

@@ -125,8 +125,9 @@ fn a_worker_without_descriptors_loses_no_connection() {
         ],
     );
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| baton.client()).collect();
-    for client in &mut clients {
-        client.send("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    for (n, client) in clients.iter_mut().enumerate() {
+        let head = format!("GET /{n} HTTP/1.1\r\nHost: a.example\r\n");
+        client.send(head + "Connection: close\r\n\r\n");
     }
     eventually("the worker is full", || {
         (count_of(baton.workers()[0]) >= 50).then_some(())

@@ -20,6 +20,7 @@ mod descriptors;
 mod disk;
 mod fields;
 mod framing;
+mod herd;
 mod janitor;
 mod limits;
 mod logs;

@@ -12,7 +12,7 @@ use super::place::{Place, cost, write_at, write_both};
 use super::read::{self, ReadError};
 use crate::cache::{Name, Stored};
 use crate::shared::Kind;
-use crate::store::MAX_VARIANTS;
+use crate::store::{InFile, MAX_VARIANTS};
 use crate::sys::files::{self, Access};
 
 /// What is to be kept, with the name that its files have until they are in their place.
@@ -36,7 +36,7 @@ pub struct Done {
     pub name: Name,
     pub kept: Kept,
     /// The file of the body, which begins at the octet `from`.
-    pub file: OwnedFd,
+    pub file: Arc<OwnedFd>,
     pub from: u64,
     /// An inline body as it was given.
     pub inline: Vec<u8>,
@@ -57,7 +57,8 @@ pub struct Written {
 /// A body that is being written.
 pub struct Spill {
     place: Arc<Place>,
-    file: Option<OwnedFd>,
+    /// Readers may have it, too.
+    file: Option<Arc<OwnedFd>>,
     aside: String,
     length: u64,
     checksums: Vec<u32>,
@@ -69,7 +70,7 @@ pub struct Spill {
 impl Spill {
     pub fn create(place: Arc<Place>, aside: String) -> io::Result<Spill> {
         Ok(Spill {
-            file: Some(place.create_aside(&aside)?),
+            file: Some(Arc::new(place.create_aside(&aside)?)),
             place,
             aside,
             length: 0,
@@ -98,6 +99,14 @@ impl Spill {
         Ok(())
     }
 
+    /// What is in the file, for those who read it while more comes.
+    pub fn so_far(&self) -> Option<InFile> {
+        self.file.as_ref().map(|file| InFile {
+            file: file.clone(),
+            length: self.length,
+        })
+    }
+
     fn end_block(&mut self) {
         let hasher = std::mem::replace(&mut self.hasher, crc32fast::Hasher::new());
         self.checksums.push(hasher.finalize());
@@ -105,7 +114,7 @@ impl Spill {
     }
 
     /// Moves it to where the head of that name will say that it is.
-    fn publish(mut self, name: &Name) -> io::Result<(OwnedFd, File, Vec<u32>)> {
+    fn publish(mut self, name: &Name) -> io::Result<(Arc<OwnedFd>, File, Vec<u32>)> {
         if self.in_block > 0 {
             self.end_block();
         }
@@ -237,7 +246,7 @@ fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<
         name,
         kept: *kept,
         from: if file.is_some() { 0 } else { from },
-        file: file.unwrap_or(head_file),
+        file: file.unwrap_or_else(|| Arc::new(head_file)),
         inline,
         written: vec![Written {
             name,
@@ -314,7 +323,7 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
     Ok(Some(Done {
         name: *name,
         kept: *kept,
-        file,
+        file: Arc::new(file),
         from,
         inline: Vec::new(),
         written: vec![Written {

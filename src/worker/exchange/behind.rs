@@ -11,6 +11,7 @@ use super::request_body::RequestBody;
 use super::{Fetch, Request, deliver, finish, lookup, route};
 use crate::cache::Key;
 use crate::config::Mode;
+use crate::http::body::Decoder;
 use crate::http::framing::Framing;
 use crate::http::head::{Method, RequestHead};
 use crate::http::target::TargetUri;
@@ -104,10 +105,14 @@ async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch) {
         };
         match record::record(&context, &fetch, reply).await {
             Recorded::AskAgain(plan) => fetch.plan = plan,
-            Recorded::Refreshed(_, reply) => return finish::keep_origin(&context, reply, &body),
+            Recorded::Refreshed(_, reply) => {
+                return finish::keep_origin(&context, reply, body.is_sent());
+            }
             Recorded::Reply(mut reply, recording) => {
-                if deliver::absorb(&context, &mut reply, recording).await {
-                    finish::keep_origin(&context, reply, &body);
+                let decoder = Decoder::new(reply.framing);
+                let mut recording = recording;
+                if deliver::absorb(&context, &mut reply, decoder, &mut recording).await {
+                    finish::keep_origin(&context, reply, body.is_sent());
                 }
                 return;
             }

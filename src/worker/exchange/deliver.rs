@@ -2,22 +2,24 @@
 //!
 //! Messages are always serialised anew. A body that ends early is never completed: it is cut, visibly.
 
-use std::io::IoSlice;
+use std::net::SocketAddr;
 
 use super::fetch::{self, Prefix, Reply, write_field};
 use super::recording::Recording;
+use super::relay::{Onward, Relay};
 use super::request_body::{Ends, RequestBody, Trouble};
-use super::{Fetch, Request, answer};
-use crate::http::body::{Decoder, Encoder};
+use super::{Fetch, Request, answer, share};
+use crate::http::body::Decoder;
 use crate::http::connection::EndToEnd;
 use crate::http::date;
 use crate::http::framing::Framing;
 use crate::http::head::{Method, ResponseHead, Version, write_status_line};
+use crate::log::OriginUse;
 use crate::routing::loops;
 use crate::upstream;
-use crate::upstream::client::Link;
-use crate::wire::{Broken, Pace, Stream, buffers};
+use crate::wire::{Broken, Pace, buffers};
 use crate::worker::context::Context;
+use crate::worker::herd::Lead;
 use crate::worker::session::Session;
 
 /// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
@@ -34,6 +36,16 @@ pub struct Delivered {
     pub persists: bool,
 }
 
+/// Where a response came from, once it has been delivered.
+pub enum Source {
+    Here(Box<Reply>),
+    /// It still comes, for others.
+    Elsewhere {
+        content_type: Option<Vec<u8>>,
+        origin: (SocketAddr, OriginUse),
+    },
+}
+
 pub enum End {
     /// The whole response has left, or is in the outbox.
     Whole,
@@ -43,6 +55,10 @@ pub enum End {
     ClientStalled,
     Origin(upstream::Error),
     Request,
+    /// It is read from elsewhere from here on.
+    Shared,
+    /// What another client's request brought broke off.
+    Broken,
     /// The stored body could not be read, or is not what was stored.
     Store,
     /// The same, before an octet had left.
@@ -52,26 +68,28 @@ pub enum End {
 impl End {
     pub fn as_str(&self) -> &'static str {
         match self {
-            End::Whole => "",
+            End::Whole | End::Shared => "",
             End::Answered => "answered",
             End::ClientGone => "client-gone",
             End::ClientStalled => "client-stalled",
             End::Origin(upstream::Error::BodyStalled) => "origin-stalled",
-            End::Origin(_) => "origin-broke",
+            End::Origin(_) | End::Broken => "origin-broke",
             End::Request => "request-broke",
             End::Store | End::Lost => "store-broke",
         }
     }
 }
 
-/// Delivers a response as it arrives, and the rest of its request meanwhile.
+/// Delivers a response as it arrives, and the rest of its request meanwhile. Once others wait for it, it comes for all
+/// of them, and this client is one who reads it (`lead`).
 pub async fn reply(
     session: &mut Session,
     fetch: &Fetch,
-    reply: &mut Reply,
+    mut reply: Box<Reply>,
     mut recording: Recording,
     body: &mut RequestBody,
-) -> Delivered {
+    lead: Option<Lead>,
+) -> (Delivered, Source) {
     let request = &fetch.request;
     let prefix = reply.prefix.take();
     let framing = match &prefix {
@@ -88,50 +106,50 @@ pub async fn reply(
         end: End::Whole,
         persists,
     };
-    write_reply_head(session, request, reply, framing, &recording, persists);
+    write_reply_head(session, request, &mut reply, framing, &recording, persists);
     if framing == Framing::UntilClose {
         // The death of this process must not look like the end of the response.
         session.stream.reset_on_death(true);
     }
-    let context = session.context.clone();
-    let mut out = std::mem::take(&mut session.outbox);
-    let ends = Ends {
-        client: Some(&session.stream),
-        inbox: &mut session.inbox,
-        origin: reply.link.stream.clone(),
-        config: &context.config,
-    };
-    let (client, origin) = (&context.config.client, &context.config.origin);
-    let mut relay = Relay {
-        context: &context,
-        client: &session.stream,
-        link: &mut reply.link,
-        out: &mut out,
-        recording: &mut recording,
-        octets: &mut delivered.octets,
-        sent: false,
-        to: Pace::new(client.write_timeout, client.min_rate),
-        from: Pace::new(origin.body_timeout, origin.min_rate),
-    };
-    let ended = body
-        .beside(ends, None, relay.run(prefix, reply.framing, framing))
-        .await;
-    let sent = relay.sent;
-    session.outbox = out;
-    delivered.end = match ended {
-        Ok(end) => end.unwrap_or(End::ClientGone),
-        Err(Trouble::Gone) => End::ClientGone,
-        Err(trouble) => {
-            log::debug!("connection {}: {trouble}", session.conn.id);
-            End::Request
+    // Where the rest of the request is still moving, or what is kept goes before, nobody else reads along.
+    let is_alone = prefix.is_some() || !body.is_read() || !body.is_sent();
+    let shared = lead.as_ref().filter(|_| !is_alone);
+    let from = (&mut *reply, prefix, &mut recording);
+    let (end, mut onward, decoder) = relayed(session, from, framing, body, shared).await;
+    delivered.end = end;
+    let is_left = matches!(delivered.end, End::ClientGone | End::ClientStalled);
+    let lead = match lead {
+        Some(lead) if matches!(delivered.end, End::Shared) => {
+            let context = session.context.clone();
+            let (source, growing) = share::share(&context, lead, reply, decoder, recording).await;
+            let mut out = std::mem::take(&mut session.outbox);
+            delivered.end = onward.follow(&session.stream, &mut out, &growing).await;
+            delivered.octets = onward.octets;
+            session.outbox = out;
+            if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
+                session.stream.reset_on_death(false);
+            }
+            return (delivered, source);
         }
+        // Its own client has left, and others wait.
+        Some(lead) if is_left && !is_alone && lead.is_wanted() && recording.is_shareable() => {
+            let context = session.context.clone();
+            let (source, _) = share::share(&context, lead, reply, decoder, recording).await;
+            delivered.octets = onward.octets;
+            return (delivered, source);
+        }
+        lead => lead,
     };
+    delivered.octets = onward.octets;
     if !matches!(delivered.end, End::Whole) {
-        recording.cut(&context).await;
+        recording.cut(&session.context).await;
+    }
+    if let Some(lead) = lead {
+        lead.settle(share::outcome(&recording, &delivered.end));
     }
     match &delivered.end {
         End::Whole if framing == Framing::UntilClose => session.stream.reset_on_death(false),
-        End::Origin(error) if !sent => {
+        End::Origin(error) if !onward.sent => {
             session.stream.reset_on_death(false);
             session.outbox.clear();
             delivered.persists = persists;
@@ -140,12 +158,48 @@ pub async fn reply(
         }
         _ => {}
     }
-    delivered
+    (delivered, Source::Here(reply))
+}
+
+/// Relays the body, and moves the rest of the request meanwhile. How it ended, and how far both sides have come.
+async fn relayed(
+    session: &mut Session,
+    (reply, prefix, recording): (&mut Reply, Option<Prefix>, &mut Recording),
+    framing: Framing,
+    body: &mut RequestBody,
+    lead: Option<&Lead>,
+) -> (End, Onward, Decoder) {
+    let context = session.context.clone();
+    let mut out = std::mem::take(&mut session.outbox);
+    let (stream, from) = (&session.stream, reply.framing);
+    let mut relay = Relay::new(&context, stream, &mut out, from, framing, lead);
+    let ends = Ends {
+        client: Some(stream),
+        inbox: &mut session.inbox,
+        origin: reply.link.stream.clone(),
+        config: &context.config,
+    };
+    let run = relay.run(&mut reply.link, recording, prefix);
+    let end = match body.beside(ends, None, run).await {
+        Ok(end) => end.unwrap_or(End::ClientGone),
+        Err(Trouble::Gone) => End::ClientGone,
+        Err(trouble) => {
+            log::debug!("connection {}: {trouble}", session.conn.id);
+            End::Request
+        }
+    };
+    let (onward, decoder) = relay.into_parts(&mut reply.link);
+    session.outbox = out;
+    (end, onward, decoder)
 }
 
 /// Takes a response for the store alone. Whether it has come whole.
-pub async fn absorb(context: &Context, reply: &mut Reply, mut recording: Recording) -> bool {
-    let mut decoder = Decoder::new(reply.framing);
+pub async fn absorb(
+    context: &Context,
+    reply: &mut Reply,
+    mut decoder: Decoder,
+    recording: &mut Recording,
+) -> bool {
     let link = &mut reply.link;
     let mut pace = Pace::new(
         context.config.origin.body_timeout,
@@ -154,6 +208,7 @@ pub async fn absorb(context: &Context, reply: &mut Reply, mut recording: Recordi
     let is_whole = loop {
         while !decoder.is_done() && !link.inbox.is_empty() {
             let Ok(step) = decoder.decode(link.inbox.octets()) else {
+                recording.cut(context).await;
                 return false;
             };
             let content = link.inbox.octets().get(step.data.clone());
@@ -233,130 +288,6 @@ fn write_reply_head(
     write_connection(request.head.version, persists, &mut out);
     out.extend_from_slice(b"\r\n");
     session.outbox = out;
-}
-
-/// A response's body on its way from one connection to the other.
-struct Relay<'a> {
-    context: &'a Context,
-    client: &'a Stream,
-    link: &'a mut Link,
-    /// The head, and what is small enough to leave with it.
-    out: &'a mut Vec<u8>,
-    recording: &'a mut Recording,
-    octets: &'a mut u64,
-    /// Whether anything has left.
-    sent: bool,
-    to: Pace,
-    from: Pace,
-}
-
-impl Relay<'_> {
-    async fn run(&mut self, prefix: Option<Prefix>, from: Framing, to: Framing) -> End {
-        let relayed = match prefix {
-            None => self.relay(Decoder::new(from), Encoder::new(to)).await,
-            Some(prefix) => self.behind(&prefix, from).await,
-        };
-        relayed.err().unwrap_or(End::Whole)
-    }
-
-    /// What is kept, and then the rest of it as it comes.
-    async fn behind(&mut self, prefix: &Prefix, from: Framing) -> Result<(), End> {
-        let mut at = 0;
-        while at < prefix.length {
-            let piece = prefix.object.body.read_piece(at, prefix.length - at);
-            let piece = piece.await.ok_or(End::Store)?;
-            at += piece.len() as u64;
-            self.recording.write(&piece).await;
-            *self.octets += piece.len() as u64;
-            self.sent = true;
-            let mut parts = [self.out.as_slice(), &piece].map(IoSlice::new);
-            let written = self.client.write_paced(&mut parts, &mut self.to).await;
-            self.out.clear();
-            written.map_err(client_end)?;
-        }
-        let rest = Framing::Length(prefix.complete - prefix.length);
-        self.relay(Decoder::new(from), Encoder::new(rest)).await
-    }
-
-    async fn relay(&mut self, mut decoder: Decoder, mut encoder: Encoder) -> Result<(), End> {
-        let mut size = buffers::ORDINARY;
-        loop {
-            while !decoder.is_done() && !self.link.inbox.is_empty() {
-                let step = decoder
-                    .decode(self.link.inbox.octets())
-                    .map_err(|error| End::Origin(error.into()))?;
-                let content = self.link.inbox.octets().get(step.data.clone());
-                self.recording.write(content.unwrap_or_default()).await;
-                if step.done {
-                    // Visible to everybody before the last octet leaves.
-                    self.recording.finish(self.context).await;
-                }
-                self.payload(step.data, &mut encoder).await?;
-                self.link.inbox.consume(step.consumed);
-                if step.consumed == 0 {
-                    break;
-                }
-            }
-            if decoder.is_done() {
-                self.recording.finish(self.context).await;
-                // An encoder that was promised another length than came is our own fault: the response is cut.
-                return encoder.end(self.out).map_err(|_| End::ClientGone);
-            }
-            self.flush().await?;
-            let read = self
-                .link
-                .inbox
-                .fill_paced(&self.link.stream, size, &mut self.from)
-                .await;
-            match read.map_err(|broken| End::Origin(broken.into()))? {
-                0 => decoder
-                    .end_of_input()
-                    .map_err(|error| End::Origin(error.into()))?,
-                // A full buffer tells of a large body: fewer, larger calls.
-                read if read == size => size = buffers::LARGE,
-                _ => {}
-            }
-        }
-    }
-
-    async fn payload(
-        &mut self,
-        data: std::ops::Range<usize>,
-        encoder: &mut Encoder,
-    ) -> Result<(), End> {
-        let payload = self.link.inbox.octets().get(data).unwrap_or_default();
-        *self.octets += payload.len() as u64;
-        let prefix = encoder.prefix(payload.len()).map_err(|_| End::ClientGone)?;
-        let suffix: &[u8] = if payload.is_empty() {
-            b""
-        } else {
-            encoder.suffix()
-        };
-        if self.out.len() + payload.len() <= COPIED {
-            self.out.extend_from_slice(prefix.as_ref());
-            self.out.extend_from_slice(payload);
-            self.out.extend_from_slice(suffix);
-            return Ok(());
-        }
-        self.sent = true;
-        let mut parts = [self.out.as_slice(), prefix.as_ref(), payload, suffix].map(IoSlice::new);
-        let written = self.client.write_paced(&mut parts, &mut self.to).await;
-        self.out.clear();
-        written.map_err(client_end)
-    }
-
-    async fn flush(&mut self) -> Result<(), End> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
-        self.sent = true;
-        let written = self
-            .client
-            .write_paced(&mut [IoSlice::new(self.out)], &mut self.to)
-            .await;
-        self.out.clear();
-        written.map_err(client_end)
-    }
 }
 
 pub fn client_end(broken: Broken) -> End {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
-use super::deliver::{Delivered, End};
+use super::deliver::{Delivered, End, Source};
 use super::fetch::Reply;
 use super::request_body::RequestBody;
 use super::{Fetch, Next};
@@ -34,17 +34,24 @@ pub struct Outcome<'a> {
 pub fn finish(
     session: &mut Session,
     fetch: &Fetch,
-    reply: Box<Reply>,
+    source: Source,
     delivered: &Delivered,
     body: &RequestBody,
 ) -> Next {
+    let (content_type, origin) = match &source {
+        Source::Here(reply) => (reply.head.headers.get("content-type"), origin(&reply.link)),
+        Source::Elsewhere {
+            content_type,
+            origin,
+        } => (content_type.as_deref(), *origin),
+    };
     let outcome = Outcome {
         status: delivered.status,
         octets: delivered.octets,
-        content_type: reply.head.headers.get("content-type"),
+        content_type,
         cache: fetch.plan.outcome(),
         reason: delivered.reason,
-        origin: Some(origin(&reply.link)),
+        origin: Some(origin),
         end: delivered.end.as_str(),
     };
     log(
@@ -59,7 +66,9 @@ pub fn finish(
     }
     match delivered.end {
         End::Whole => {
-            keep_origin(&session.context, reply, body);
+            if let Source::Here(reply) = source {
+                keep_origin(&session.context, reply, body.is_sent());
+            }
             if delivered.persists {
                 Next::KeepAlive
             } else {
@@ -78,8 +87,8 @@ pub fn finish(
 }
 
 /// An origin's connection goes to the pool if the exchange on it is over, both ways, and nothing is left on it.
-pub fn keep_origin(context: &Context, reply: Box<Reply>, body: &RequestBody) {
-    if !reply.persists || !body.is_sent() || context.is_draining() {
+pub fn keep_origin(context: &Context, reply: Box<Reply>, is_sent: bool) {
+    if !reply.persists || !is_sent || context.is_draining() {
         return;
     }
     let allowed = connection::keep_alive_timeout(&reply.head.headers);
@@ -110,6 +119,7 @@ pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcom
     context.count(Counter::ClientBytesOut, outcome.octets);
     match outcome.cache {
         "hit" => context.count(Counter::CacheHit, 1),
+        "joined" => context.count(Counter::CacheJoined, 1),
         "stale" => context.count(Counter::CacheStale, 1),
         "revalidated" => context.count(Counter::CacheRevalidated, 1),
         "miss" => context.count(Counter::CacheMiss, 1),

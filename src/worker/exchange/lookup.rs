@@ -45,6 +45,8 @@ pub struct Plan {
     pub offers: Vec<Rc<Object>>,
     /// What is stored, if that is better than a failure of the origin server (`instead`).
     pub fallback: Option<Rc<Object>>,
+    /// How often an answer had come into the store when this was planned.
+    pub seen: u64,
     /// As far as it is known.
     pub status: CacheStatus,
 }
@@ -59,6 +61,7 @@ impl Plan {
             rest: None,
             fallback: None,
             offers: Vec::new(),
+            seen: 0,
             status,
         }
     }
@@ -158,6 +161,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
         rest: None,
         fallback: None,
         offers: Vec::new(),
+        seen: context.herd.stored(),
         status,
     }
 }
@@ -179,6 +183,7 @@ fn judge(
         rest: None,
         fallback: None,
         offers: Vec::new(),
+        seen: context.herd.stored(),
         status,
     };
     let object = match found {

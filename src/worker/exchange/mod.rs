@@ -19,13 +19,16 @@ mod behind;
 mod deliver;
 mod fetch;
 mod finish;
+mod join;
 mod lookup;
 mod purge;
 mod record;
 mod recording;
+mod relay;
 mod request_body;
 mod route;
 mod serve;
+mod share;
 mod stored_body;
 mod tunnel;
 
@@ -34,6 +37,8 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::context::Context;
+use super::herd::{Lead, Outcome};
 use super::session::Session;
 use crate::cache::part::Selected;
 use crate::cache::stale::Failure;
@@ -239,7 +244,18 @@ async fn look(
     to: route::Origin,
     key: Key,
 ) -> Next {
-    match lookup::look(&session.context, &request.head, key).await {
+    let looked = lookup::look(&session.context, &request.head, key).await;
+    looked_up(session, request, uri, to, looked).await
+}
+
+async fn looked_up(
+    session: &mut Session,
+    request: Request,
+    uri: TargetUri,
+    to: route::Origin,
+    looked: lookup::Looked,
+) -> Next {
+    match looked {
         lookup::Looked::Hit(hit) => serve_hit(session, request, hit, uri, to).await,
         lookup::Looked::HitAndAsk(hit, plan) => {
             behind::ask(session, &request.head, uri.clone(), to, plan);
@@ -262,7 +278,27 @@ async fn look(
     }
 }
 
-async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
+/// What is not there is asked for, once for all who want it meanwhile.
+async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
+    let context = session.context.clone();
+    match join::join(&context, fetch).await {
+        join::Joined::Ask(fetch, lead) => ask(session, fetch, lead).await,
+        join::Joined::Serve(fetch, hit) => serve_instead(session, fetch, hit).await,
+        join::Joined::Look(fetch, looked) => {
+            let Fetch {
+                request, uri, to, ..
+            } = fetch;
+            Box::pin(looked_up(session, request, uri, to, looked)).await
+        }
+    }
+}
+
+async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Next {
+    let settle = |lead: Option<Lead>, outcome| {
+        if let Some(lead) = lead {
+            lead.settle(outcome);
+        }
+    };
     if fetch.plan.status.forwarded == Some(Forwarded::VaryMiss) {
         lookup::offer(&session.context, &fetch.request.head, &mut fetch.plan).await;
     }
@@ -270,9 +306,11 @@ async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
     let reply = match fetch::fetch(&mut fetch::Asker::of(session), &fetch, &mut body).await {
         Ok(fetch::Fetched::Reply(reply)) => reply,
         Ok(fetch::Fetched::Switched(reply)) => {
+            settle(lead, Outcome::Unshared);
             return tunnel::switched(session, &fetch, reply).await;
         }
         Err(fetch::Trouble::Upstream(error)) => {
+            settle(lead, Outcome::Failed(Some(Failure::Unreachable)));
             return match lookup::instead(&session.context, &fetch, Failure::Unreachable) {
                 Some(hit) if body.is_read() => serve_instead(session, fetch, hit).await,
                 _ => answer::trouble(session, &fetch, &body, error.into()),
@@ -282,24 +320,54 @@ async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
     };
     let failure = Failure::Status(reply.head.status);
     if let Some(hit) = lookup::instead(&session.context, &fetch, failure) {
+        settle(lead, Outcome::Failed(Some(failure)));
         return serve_instead(session, fetch, hit).await;
     }
     match record::record(&session.context, &fetch, reply).await {
         record::Recorded::Refreshed(hit, reply) => {
-            finish::keep_origin(&session.context, reply, &body);
+            settle(lead, Outcome::Stored);
+            finish::keep_origin(&session.context, reply, body.is_sent());
             let Fetch {
                 request, uri, to, ..
             } = fetch;
             Box::pin(serve_hit(session, request, hit, uri, to)).await
         }
         record::Recorded::AskAgain(plan) => {
-            Box::pin(ask_origin(session, Fetch { plan, ..fetch })).await
+            Box::pin(ask(session, Fetch { plan, ..fetch }, lead)).await
         }
-        record::Recorded::Reply(mut reply, recording) => {
-            let delivered = deliver::reply(session, &fetch, &mut reply, recording, &mut body).await;
-            let next = finish::finish(session, &fetch, reply, &delivered, &body);
+        record::Recorded::Reply(reply, recording) => {
+            let lead = herd_sees(&session.context, &fetch, lead, &recording);
+            let (delivered, source) =
+                deliver::reply(session, &fetch, reply, recording, &mut body, lead).await;
+            let next = finish::finish(session, &fetch, source, &delivered, &body);
             session.recycle_head(fetch.request.head);
             next
         }
+    }
+}
+
+/// There is a head: those who wait hear at once if it is not for them.
+fn herd_sees(
+    context: &Context,
+    fetch: &Fetch,
+    lead: Option<Lead>,
+    recording: &recording::Recording,
+) -> Option<Lead> {
+    match (lead, recording.is_shareable()) {
+        (Some(lead), true) => {
+            lead.answered();
+            Some(lead)
+        }
+        (Some(lead), false) => {
+            lead.settle(Outcome::Unshared);
+            None
+        }
+        (None, true) => {
+            if let Some(key) = &fetch.plan.key {
+                context.herd.is_shared(key);
+            }
+            None
+        }
+        (None, false) => None,
     }
 }

@@ -6,12 +6,14 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use crate::cache::part::{self, Others, Part};
 use crate::cache::{self, CacheStatus};
 use crate::http::head::ResponseHead;
 use crate::http::range::{ContentRange, Span};
 use crate::shared::Counter;
-use crate::store::{Body, Object, Writer};
+use crate::store::{Body, Growing, Object, SoFar, Writer};
 use crate::worker::context::Context;
 use crate::worker::kept::Filling;
 
@@ -29,6 +31,10 @@ pub struct Recording {
     keeping: Keeping,
     /// Octets of the response that the writer has.
     octets: u64,
+    /// For those who read it while it comes.
+    growing: Option<Rc<Growing>>,
+    /// Whether the store has it.
+    is_kept: bool,
 }
 
 /// As what it will be kept.
@@ -87,6 +93,8 @@ impl Recording {
             status,
             keeping: Keeping::Whole(None),
             octets: 0,
+            growing: None,
+            is_kept: false,
         }
     }
 
@@ -96,6 +104,8 @@ impl Recording {
             status,
             keeping,
             octets: 0,
+            growing: None,
+            is_kept: false,
         };
         recording.take_along(|others| &others.before).await;
         recording
@@ -103,12 +113,18 @@ impl Recording {
 
     /// Takes content as it passes. A body over the limit ends the recording, never the delivery.
     pub async fn write(&mut self, content: &[u8]) {
+        if let Some(growing) = &self.growing {
+            growing.add(Bytes::copy_from_slice(content));
+        }
         let Some(writer) = &mut self.writer else {
             return;
         };
         if writer.write(content) {
             self.octets += content.len() as u64;
             if writer.room().await {
+                if let (Some(growing), Some(file)) = (&self.growing, writer.in_file()) {
+                    growing.is_in(file);
+                }
                 return;
             }
         }
@@ -132,8 +148,45 @@ impl Recording {
         }
     }
 
+    /// Whether others may read it while it comes.
+    pub fn is_shareable(&self) -> bool {
+        self.writer.is_some() && matches!(self.keeping, Keeping::Whole(_))
+    }
+
+    /// From now on others read it while it comes: as `Object`, or, where the store has given up, only who has got all
+    /// that has come until now.
+    pub async fn share(&mut self) -> (Option<Rc<Object>>, Rc<Growing>) {
+        let expected = match &self.keeping {
+            Keeping::Whole(expected) => *expected,
+            Keeping::Part(_) => None,
+        };
+        let mut so_far = None;
+        let mut stored = None;
+        if let Some(writer) = &mut self.writer {
+            so_far = writer.so_far().await;
+            stored = writer.stored().filter(|_| so_far.is_some()).cloned();
+        }
+        let so_far = so_far.unwrap_or_else(|| SoFar::lost(self.octets));
+        let growing = Rc::new(Growing::new(expected, so_far));
+        self.growing = Some(growing.clone());
+        let object = stored.map(|stored| Rc::new(Object::growing(stored, growing.clone())));
+        (object, growing)
+    }
+
+    /// Whether the store has it now.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// The content is whole: from here on it is found.
     pub async fn finish(&mut self, context: &Context) {
+        self.publish(context).await;
+        if let Some(growing) = &self.growing {
+            growing.finish();
+        }
+    }
+
+    async fn publish(&mut self, context: &Context) {
         if self.writer.is_none() {
             return;
         }
@@ -148,12 +201,16 @@ impl Recording {
             writer.keep_as(part::joined(&joining.others, span, complete, asked));
         }
         if writer.finish().await.is_some() {
+            self.is_kept = true;
             context.count(Counter::CacheStored, 1);
         }
     }
 
     /// No more will come. What has come is kept, where a request for the rest can follow.
     pub async fn cut(&mut self, context: &Context) {
+        if let Some(growing) = &self.growing {
+            growing.break_off();
+        }
         if self.octets == 0 {
             self.writer = None;
         }
@@ -166,7 +223,9 @@ impl Recording {
             (Keeping::Part(_), _) => {}
             _ => self.writer = None,
         }
-        self.finish(context).await;
+        self.publish(context).await;
+        // A part is no answer to those who wait for the whole.
+        self.is_kept = false;
     }
 
     /// Copies what the older part has before or behind the new one.
@@ -202,6 +261,14 @@ impl Recording {
     /// The reason in one word, for the log.
     pub fn reason(&self) -> &'static str {
         reason(&self.status)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Some(growing) = &self.growing {
+            growing.break_off();
+        }
     }
 }
 

@@ -28,6 +28,8 @@ use crate::worker::session::Session;
 enum Content {
     None,
     Slice(Slice),
+    /// All of a body of unknown length, as it comes.
+    Arriving,
     /// `multipart/byteranges`, whose boundary this is.
     Parts(String),
 }
@@ -116,6 +118,7 @@ async fn deliver(session: &Session, hit: &Hit, content: &Content, out: &mut Vec<
             return (slice.length, End::Whole);
         }
         Content::Slice(slice) => sender.send(out, body, *slice).await,
+        Content::Arriving => sender.arriving(out, body).await,
         Content::Parts(boundary) => parts(&mut sender, hit, boundary, out).await,
     };
     out.clear();
@@ -200,6 +203,10 @@ fn write_representation(hit: &Hit, out: &mut Vec<u8>) -> (u16, Content) {
         },
         (_, complete) => {
             out.extend_from_slice(&object.head);
+            if matches!(&object.body, Body::Growing(growing) if growing.expected.is_none()) {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                return (stored.status, Content::Arriving);
+            }
             let length = complete.unwrap_or(stored.body_len);
             // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response with a status
             // code of 1xx (Informational) or 204 (No Content)."

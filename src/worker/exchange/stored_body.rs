@@ -8,7 +8,9 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::deliver::{End, client_end};
-use crate::store::{Body, BodyFile};
+use super::relay::Onward;
+use crate::http::framing::Framing;
+use crate::store::{Body, BodyFile, Growing};
 use crate::wire::Pace;
 use crate::worker::session::Session;
 
@@ -55,7 +57,38 @@ impl Sender<'_> {
             Body::File(body) if !body.is_intact() => Err(End::Lost),
             Body::File(body) if body.trusted => self.unseen(head, body, slice).await,
             Body::File(body) => self.checked(head, body, slice).await,
+            Body::Growing(body) => {
+                let to = Framing::Length(slice.length);
+                self.growing(head, body, slice, to).await
+            }
         }
+    }
+
+    /// Sends a head and all of a body of unknown length, in chunks.
+    pub async fn arriving(&mut self, head: &[u8], body: &Body) -> Result<(), End> {
+        let Body::Growing(body) = body else {
+            return Err(End::Store);
+        };
+        let all = Slice {
+            at: 0,
+            length: u64::MAX,
+        };
+        self.growing(head, body, all, Framing::Chunked).await
+    }
+
+    async fn growing(
+        &mut self,
+        head: &[u8],
+        body: &Growing,
+        slice: Slice,
+        to: Framing,
+    ) -> Result<(), End> {
+        let mut onward = Onward::new(&self.session.context, to);
+        let (mut out, end) = (head.to_vec(), slice.at.saturating_add(slice.length));
+        let stream = &self.session.stream;
+        let followed = onward.followed(stream, &mut out, body, slice.at, end).await;
+        self.sent += onward.octets;
+        followed
     }
 
     /// Sends what belongs to no body.

@@ -25,6 +25,7 @@ const NO_PART: CacheStatus = CacheStatus {
     forwarded: Some(Forwarded::Method),
     forwarded_status: None,
     stored: false,
+    collapsed: false,
     ttl: None,
     detail: None,
 };

@@ -1,0 +1,147 @@
+//! Step 4 for those who are not the first: what another client's request is fetching.
+//!
+//! It waits for the head of that response, and makes a hit of it if this request selects it; what follows is read as it
+//! arrives. Whoever it is not for asks for itself, at once.
+
+use std::rc::Rc;
+
+use super::lookup::{self, Looked};
+use super::{Fetch, Hit};
+use crate::cache::decide::{Decision, Reused, decide};
+use crate::cache::part::Selected;
+use crate::cache::{CacheStatus, Forwarded};
+use crate::http::conditional;
+use crate::http::head::{Method, Version};
+use crate::http::headers::Headers;
+use crate::store::{Body, Object};
+use crate::sys::clock;
+use crate::worker::context::Context;
+use crate::worker::herd::{Lead, Outcome, Place};
+
+/// How often a request waits for others before it asks for itself.
+const MOST_WAITS: usize = 2;
+/// How far behind what has come a range may begin, so that waiting for it is no worse than asking.
+const SOON: u64 = 1 << 20;
+
+/// How a request goes on.
+pub enum Joined {
+    /// It asks the origin server; for others, too, if it leads them.
+    Ask(Fetch, Option<Lead>),
+    Serve(Fetch, Hit),
+    /// As the store says now.
+    Look(Fetch, Looked),
+}
+
+/// Takes a place in the herd, and waits behind whoever leads it.
+pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
+    for _ in 0..MOST_WAITS {
+        match place(context, &fetch) {
+            Place::Alone => break,
+            Place::Lead(lead) if fetch.plan.seen == context.herd.stored() => {
+                return Joined::Ask(fetch, Some(lead));
+            }
+            // Something has been stored since it looked: perhaps what it wants. Others wait behind it meanwhile.
+            Place::Lead(lead) => {
+                return match look_again(context, &mut fetch).await {
+                    None => Joined::Ask(fetch, Some(lead)),
+                    Some(looked) => Joined::Look(fetch, looked),
+                };
+            }
+            Place::Behind(waiting) => match waiting.told().await {
+                Ok(object) => {
+                    return match hit(context, &fetch, object) {
+                        Some(hit) => Joined::Serve(fetch, hit),
+                        None => Joined::Ask(fetch, None),
+                    };
+                }
+                Err(Outcome::Unshared) => break,
+                Err(Outcome::Failed(Some(failure))) => {
+                    if let Some(hit) = lookup::instead(context, &fetch, failure) {
+                        return Joined::Serve(fetch, hit);
+                    }
+                }
+                Err(Outcome::Stored | Outcome::Failed(None)) => {}
+            },
+        }
+        if let Some(looked) = look_again(context, &mut fetch).await {
+            return Joined::Look(fetch, looked);
+        }
+    }
+    Joined::Ask(fetch, None)
+}
+
+/// None: the origin server is still to be asked, as the fetch says now.
+async fn look_again(context: &Context, fetch: &mut Fetch) -> Option<Looked> {
+    let key = fetch.plan.key.clone()?;
+    match lookup::look(context, &fetch.request.head, key).await {
+        Looked::Ask(plan) => {
+            fetch.plan = plan;
+            None
+        }
+        looked => Some(looked),
+    }
+}
+
+fn place(context: &Context, fetch: &Fetch) -> Place {
+    let (request, plan) = (&fetch.request.head, &fetch.plan);
+    let Some(key) = &plan.key else {
+        return Place::Alone;
+    };
+    // A client that asks for something newer than what is stored wants an answer to its own question.
+    if request.method != Method::Get || plan.status.forwarded == Some(Forwarded::Request) {
+        return Place::Alone;
+    }
+    let is_range = request.headers.contains("range");
+    if is_range && !context.herd.is_answered(key) {
+        return Place::Alone;
+    }
+    let leads = !is_range && is_for_all(&request.headers, plan.stale.is_some());
+    context.herd.enter(key, leads)
+}
+
+/// Whether the answer to it is likely to be one for others.
+fn is_for_all(request: &Headers, is_revalidated: bool) -> bool {
+    !request.contains("authorization") && (is_revalidated || !conditional::is_conditional(request))
+}
+
+/// What is arriving, if this request may have it.
+fn hit(context: &Context, fetch: &Fetch, object: Rc<Object>) -> Option<Hit> {
+    let (request, stored) = (&fetch.request.head, &object.stored);
+    let Body::Growing(growing) = &object.body else {
+        return None;
+    };
+    if !stored.selection.matches(&request.headers) {
+        return None;
+    }
+    let now = clock::unix_seconds();
+    let Decision::Serve(selected, Reused::Fresh) = decide(request, stored, &context.policy, now)
+    else {
+        return None;
+    };
+    let is_soon = match (&selected, growing.expected) {
+        // RFC 9112 section 7: chunks are for HTTP/1.1 clients.
+        (Selected::Whole, None) => {
+            request.version == Version::Http11 && !request.headers.contains("range")
+        }
+        (Selected::Whole | Selected::Unsatisfiable, Some(_)) => true,
+        (Selected::Spans(spans), Some(_)) => match spans.as_slice() {
+            [span] => span.from <= growing.length().saturating_add(SOON),
+            _ => false,
+        },
+        _ => false,
+    };
+    is_soon.then(|| Hit {
+        status: CacheStatus {
+            collapsed: true,
+            ttl: Some(stored.remaining(now)),
+            ..fetch.plan.status
+        },
+        age: stored.age(now),
+        object: object.clone(),
+        selected,
+        for_client: Vec::new(),
+        outcome: "joined",
+        reason: "collapsed",
+        origin: None,
+    })
+}
