@@ -50,8 +50,7 @@ pub fn refresh(
     }
     let keep = may_stay(request, stored.status, &headers, response, times, policy);
     let storing = Storing::of(stored.status, &headers, times.response, policy);
-    let (body_len, part) = (stored.body_len, stored.part.clone());
-    let mut stored = Stored::from_parts(
+    let mut new = Stored::from_parts(
         request,
         stored.status,
         stored.reason.clone(),
@@ -60,9 +59,13 @@ pub fn refresh(
         storing,
         response,
     );
-    stored.body_len = body_len;
-    stored.part = part;
-    Ok(Refreshed { stored, keep })
+    // What selects it stays, where this request had it by other fields (`vary::Match`).
+    if new.selection.names().eq(stored.selection.names()) {
+        new.selection = stored.selection.clone();
+    }
+    new.body_len = stored.body_len;
+    new.part = stored.part.clone();
+    Ok(Refreshed { stored: new, keep })
 }
 
 /// Whether what it has become may still be stored. Set-Cookie in the 304 counts as it would in a full response,

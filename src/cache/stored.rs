@@ -7,7 +7,7 @@ use super::control::{CacheControl, named_fields};
 use super::freshness::{Lifetime, current_age, date_value, initial_age};
 use super::part::Part;
 use super::storable::Storing;
-use super::vary::Selection;
+use super::vary::{Match, Selection};
 use super::{Policy, SetCookie};
 use crate::http::conditional::Validators;
 use crate::http::etag::EntityTag;
@@ -134,6 +134,11 @@ impl Stored {
                 .filter(|modified| modified + 60 <= self.date)
                 .and(self.headers.get("last-modified")),
         }
+    }
+
+    /// Whether a request with these fields selects it.
+    pub fn matches(&self, request: &Headers) -> Option<Match> {
+        self.selection.matches(request, &self.headers)
     }
 
     pub fn has_validator(&self) -> bool {

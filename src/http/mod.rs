@@ -14,6 +14,7 @@ pub mod head;
 pub mod headers;
 pub mod method;
 pub mod page;
+pub mod preference;
 pub mod range;
 pub mod syntax;
 pub mod target;

@@ -9,6 +9,7 @@ use super::lookup::Plan;
 use super::recording::{Joining, Keeping, Recording};
 use super::{Fetch, Hit, finish};
 use crate::cache::part::{self, Selected};
+use crate::cache::vary::Selection;
 use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Stored};
 use crate::http::etag::EntityTag;
 use crate::http::head::ResponseHead;
@@ -139,9 +140,10 @@ async fn selected(
     };
     let times = reply.times();
     let refreshed = cache::refresh(head, &chosen.stored, &reply.head, times, &context.policy);
-    let Ok(refreshed) = refreshed else {
+    let Ok(mut refreshed) = refreshed else {
         return Recorded::AskAgain(plan.anew());
     };
+    refreshed.stored.selection = Selection::of(&head.headers, &refreshed.stored.headers);
     let object = Rc::new(chosen.refreshed(refreshed.stored.clone()));
     let mut status = plan.status;
     if refreshed.keep.is_ok()
