@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::Policy;
 use super::storable::{NotStored, Storing, storable_fields};
-use super::stored::{Stored, Times, clean};
+use super::stored::{Stored, Times, clean, strip_named};
 use crate::http::etag::EntityTag;
 use crate::http::syntax::decimal;
 use crate::http::{Headers, Method, RequestHead, ResponseHead, connection};
@@ -45,6 +45,8 @@ pub fn refresh(
     for (name, value) in update.iter().filter(|(name, _)| !is_bound_to_content(name)) {
         headers.push(name, value);
     }
+    // Which fields are for one client only may be said by either.
+    strip_named(&mut headers);
     // Without a Date of its own the 304 was made when it came: an old Expires must not count from an old Date.
     if !update.contains("date") {
         headers.remove("date");

@@ -12,6 +12,11 @@ fn in_reverse_mode() {
 }
 
 #[test]
+fn on_disk() {
+    table().holds_on_disk();
+}
+
+#[test]
 fn in_forward_mode() {
     table().holds_in_forward_mode();
 }
@@ -19,7 +24,7 @@ fn in_forward_mode() {
 fn table() -> Table {
     Table::new(
         "updates",
-        [updated(), kept(), merged(), freshened(), heads()],
+        [updated(), kept(), merged(), named(), freshened(), heads()],
     )
     .todo(TODO)
 }
@@ -170,6 +175,31 @@ fn merged() -> Vec<Row> {
                 get().says("Cache-Control: max-age=3600\nETag: \"a\"\nX-A: 1"),
                 reload().validated().says("ETag: \"a\"\nX-A: 3\nX-A: 4"),
                 get().cached_from(1).has("X-A: 3, 4"),
+            ],
+        ),
+    ]
+}
+
+fn named() -> Vec<Row> {
+    vec![
+        must(
+            "9111 5.2.2.7",
+            "a 304 does not bring what the stored response called private into the store",
+            &[
+                get().says("Cache-Control: max-age=3600, private=\"X-A\"\nETag: \"a\"\nX-A: mine"),
+                reload().validated().says("ETag: \"a\"\nX-A: mine"),
+                get().cached_from(1).lacks("X-A"),
+            ],
+        ),
+        must(
+            "9111 5.2.2.7",
+            "what a 304 calls private leaves the store",
+            &[
+                get().says("Cache-Control: max-age=3600\nETag: \"a\"\nX-A: mine"),
+                reload()
+                    .validated()
+                    .says("Cache-Control: max-age=3600, private=\"X-A\"\nETag: \"a\""),
+                get().cached_from(1).lacks("X-A"),
             ],
         ),
         must(

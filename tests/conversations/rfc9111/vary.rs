@@ -1,7 +1,7 @@
 //! Which of several stored responses a request selects: RFC 9111 section 4.1.
 
 use super::engine::Table;
-use super::words::{Row, Step, get, may, must, not_reused};
+use super::words::{Row, Step, by, get, may, must, not_reused};
 
 /// Rows that do not hold yet, and why.
 const TODO: &[(&str, &str)] = &[];
@@ -9,6 +9,11 @@ const TODO: &[(&str, &str)] = &[];
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
+}
+
+#[test]
+fn on_disk() {
+    table().holds_on_disk();
 }
 
 #[test]
@@ -23,6 +28,7 @@ fn table() -> Table {
             matching(),
             any(),
             variants(),
+            changing(),
             normalised(),
             normalised_further(),
             negotiated(),
@@ -168,6 +174,40 @@ fn normalised() -> Vec<Row> {
         ]),
         must("9111 4.1", "Accept-Encoding in lines of its own", &[
             varies("Accept-Encoding").with("Accept-Encoding: gzip\nAccept-Encoding: br"), get().with("Accept-Encoding: gzip, br").cached(),
+        ]),
+    ]
+}
+
+/// What Vary says may change from one response to the next.
+#[rustfmt::skip]
+fn changing() -> Vec<Row> {
+    vec![
+        may("9111 4.1", "a later response varies by more: both are there", &[
+            varies("X-A").with("X-A: 1"), varies("X-A, X-B").with("X-A: 2\nX-B: 1"),
+            get().with("X-A: 1\nX-B: 9").cached_from(1), get().with("X-A: 2\nX-B: 1").cached_from(2),
+        ]),
+        must("9111 4.1", "a later response varies by more: what it does not answer", &[
+            varies("X-A").with("X-A: 1"), varies("X-A, X-B").with("X-A: 2\nX-B: 1"), get().with("X-A: 2\nX-B: 2").reaches(),
+        ]),
+        may("9111 4.1", "the names in another order", &[varies("X-A, X-B").with("X-A: 1\nX-B: 2"), varies("X-B, X-A").with("X-A: 2\nX-B: 2"),
+            get().with("X-A: 1\nX-B: 2").cached_from(1), get().with("X-A: 2\nX-B: 2").cached_from(2),
+        ]),
+        must("9111 4.1", "of several that match the most recent answers", &[
+            varies("X-A").with("X-A: 1"), varies("X-B").with("X-A: 2\nX-B: 1"), get().with("X-A: 1\nX-B: 1").cached_from(2),
+        ]),
+        may("9111 4.1", "a response that does not vary answers all", &[
+            varies("X-A").with("X-A: 1"), get().with("X-A: 2").says("Cache-Control: max-age=3600").reaches(), get().with("X-A: 3").cached_from(2),
+        ]),
+        must("9111 4.4", "an unsafe request ends all variants", &[
+            varies("X-A").with("X-A: 1"), varies("X-A").with("X-A: 2"), by("DELETE").with("X-A: 1").reaches(), get().with("X-A: 2").reaches(),
+        ]),
+        may("9111 4.3.4", "what one variant's 304 says is said of that one", &[
+            varies("X-A").with("X-A: 1").says("ETag: \"a\"\nX-B: old"), varies("X-A").with("X-A: 2").says("ETag: \"b\"\nX-B: old"),
+            get().with("X-A: 1\nCache-Control: no-cache").validated().says("ETag: \"a\"\nX-B: new"),
+            get().with("X-A: 1").cached_from(1).has("X-B: new"), get().with("X-A: 2").cached_from(2).has("X-B: old"),
+        ]),
+        must("9111 4.1", "a reload replaces its own variant", &[
+            varies("X-A").with("X-A: 1"), varies("X-A").with("X-A: 2"), varies("X-A").with("X-A: 1\nCache-Control: no-cache").reaches(), get().with("X-A: 1").cached_from(3),
         ]),
     ]
 }
