@@ -213,7 +213,10 @@ fn is_same(request: &Headers, name: &str, value: &[u8]) -> bool {
     match Form::of(name) {
         Form::AsWritten => own.eq(members(value)),
         Form::Preferences => own.map(Preference::of).eq(kept),
-        Form::Ranked => ranked(request, name).into_iter().eq(kept),
+        // To count is cheap, to rank is not.
+        Form::Ranked => {
+            own.count() == members(value).count() && ranked(request, name).into_iter().eq(kept)
+        }
     }
 }
 

@@ -13,17 +13,36 @@ const FULL: u16 = 1000;
 /// One member of such a list, in the way it was written.
 #[derive(Clone, Copy, Debug)]
 pub struct Preference<'a> {
-    member: &'a [u8],
+    /// What is preferred, without its parameters.
+    range: &'a [u8],
+    /// The parameters, from their semicolon on, unless the weight is all that they say.
+    parameters: &'a [u8],
     /// In thousandths, where it has just one.
     weight: Option<u16>,
 }
 
 impl<'a> Preference<'a> {
     pub fn of(member: &'a [u8]) -> Preference<'a> {
-        let mut weights = parameters(member).filter_map(weight);
+        // Most have no parameter.
+        let Some(end) = memchr::memchr2(b';', b'"', member) else {
+            return Preference {
+                range: trim(member),
+                parameters: &[],
+                weight: None,
+            };
+        };
+        let end = match member[end] {
+            b';' => end,
+            _ => unquoted(member, b';').unwrap_or(member.len()),
+        };
+        let (range, parameters) = member.split_at(end);
+        let mut weights = split(parameters).filter_map(weight);
+        let weight = weights.next().filter(|_| weights.next().is_none());
+        let says_more = split(parameters).count() > usize::from(weight.is_some());
         Preference {
-            member,
-            weight: weights.next().filter(|_| weights.next().is_none()),
+            range: trim(range),
+            parameters: if says_more { parameters } else { &[] },
+            weight,
         }
     }
 
@@ -32,9 +51,8 @@ impl<'a> Preference<'a> {
         self.weight.unwrap_or(FULL)
     }
 
-    /// What is preferred, without its parameters.
     pub fn range(&self) -> &'a [u8] {
-        parts(self.member).next().unwrap_or_default()
+        self.range
     }
 
     /// Appends it the one way that it is written here.
@@ -50,9 +68,10 @@ impl<'a> Preference<'a> {
 
     /// All of it but its weight. Ranges and the names of parameters are in any case, values are not (8.3.1).
     fn octets(&self) -> impl Iterator<Item = u8> {
-        let parameters = parameters(self.member)
-            .filter(|parameter| self.weight.is_none() || weight(parameter).is_none());
-        let range = self.range().iter().map(u8::to_ascii_lowercase);
+        let has_weight = self.weight.is_some();
+        let parameters = split(self.parameters)
+            .filter(move |parameter| !(has_weight && weight(parameter).is_some()));
+        let range = self.range.iter().map(u8::to_ascii_lowercase);
         range.chain(parameters.flat_map(|parameter| {
             let name = parameter.iter().position(|&c| c == b'=');
             let (name, value) = parameter.split_at(name.unwrap_or(parameter.len()));
@@ -66,7 +85,13 @@ impl<'a> Preference<'a> {
 impl Ord for Preference<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_weight = other.weight().cmp(&self.weight());
-        by_weight.then_with(|| self.octets().cmp(other.octets()))
+        by_weight.then_with(|| match (self.parameters, other.parameters) {
+            (&[], &[]) => {
+                let own = self.range.iter().map(u8::to_ascii_lowercase);
+                own.cmp(other.range.iter().map(u8::to_ascii_lowercase))
+            }
+            _ => self.octets().cmp(other.octets()),
+        })
     }
 }
 
@@ -97,21 +122,20 @@ pub fn most_preferred<'a>(members: impl Iterator<Item = &'a [u8]>) -> Option<Pre
     best.filter(|best| !tied && best.weight() > 0)
 }
 
-/// What semicolons separate, trimmed.
-fn parts(member: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(member);
+/// What semicolons separate, trimmed; nothing is no parameter.
+fn split(parameters: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = parameters;
     std::iter::from_fn(move || {
-        let text = rest?;
-        let end = unquoted(text, b';');
-        rest = end.and_then(|end| text.get(end + 1..));
-        Some(trim(text.get(..end.unwrap_or(text.len()))?))
+        while !rest.is_empty() {
+            let end = unquoted(rest, b';').unwrap_or(rest.len());
+            let parameter = trim(&rest[..end]);
+            rest = rest.get(end + 1..).unwrap_or_default();
+            if !parameter.is_empty() {
+                return Some(parameter);
+            }
+        }
+        None
     })
-}
-
-fn parameters(member: &[u8]) -> impl Iterator<Item = &[u8]> {
-    parts(member)
-        .skip(1)
-        .filter(|parameter| !parameter.is_empty())
 }
 
 /// RFC 9110 12.4.2: `weight = OWS ";" OWS "q=" qvalue`, `qvalue = ( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )`.
@@ -163,6 +187,9 @@ mod tests {
             ("a;q=0.5;q=0.7", "a;q=0.5", false),
             ("a;q=1;q=0.7", "a;q=0.7", false),
             ("", ";", true),
+            ("a;;q=0.5;", "a;q=0.5", true),
+            ("a;x", "a;x;q=1", true),
+            ("\"a;b\";q=0.5", "\"a", false),
         ] {
             let (one, other) = (
                 Preference::of(one.as_bytes()),
