@@ -62,10 +62,12 @@ pub fn refresh(
         storing,
         response,
     );
-    // What selects it stays, where this request had it by other fields (`vary::Match`).
-    if new.selection.names().eq(stored.selection.names()) {
-        new.selection = stored.selection.clone();
-    }
+    // What selects it stays, also where this request had it by its language.
+    let keep = match new.selection.names().eq(stored.selection.names()) {
+        true => keep,
+        false => keep.and(Err(NotStored::VaryChanged)),
+    };
+    new.selection = stored.selection.clone();
     new.body_len = stored.body_len;
     new.part = stored.part.clone();
     Ok(Refreshed { stored: new, keep })
@@ -309,6 +311,7 @@ mod tests {
             (("Cache-Control", "no-store"), NotStored::NoStore),
             (("Cache-Control", "private"), NotStored::Private),
             (("Vary", "*"), NotStored::VaryAny),
+            (("Vary", "X-A"), NotStored::VaryChanged),
         ] {
             assert_eq!(ask(&OLD, &[new]).unwrap().keep, Err(reason));
         }

@@ -26,6 +26,10 @@ pub enum NotStored {
     RequestNoStore,
     Status,
     VaryAny,
+    /// A 304 has changed what selects the response: what came before it must not be selected by the old rule.
+    VaryChanged,
+    /// It names more fields than are worth comparing at each request.
+    VaryMany,
 }
 
 impl NotStored {
@@ -42,6 +46,8 @@ impl NotStored {
             NotStored::RequestNoStore => "request-no-store",
             NotStored::Status => "status",
             NotStored::VaryAny => "vary-any",
+            NotStored::VaryChanged => "vary-changed",
+            NotStored::VaryMany => "vary-many",
         }
     }
 }
@@ -174,6 +180,9 @@ pub(super) fn storable_fields(
     if vary::is_any(headers) {
         return Err(NotStored::VaryAny);
     }
+    if vary::is_excessive(headers) {
+        return Err(NotStored::VaryMany);
+    }
     if headers.contains("set-cookie")
         && (policy.set_cookie == SetCookie::Refuse || !lifetime.source.is_explicit())
     {
@@ -222,6 +231,9 @@ mod tests {
         };
         storable(&request, &response, NOW, policy)
     }
+
+    const MANY: &str =
+        "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33";
 
     #[test]
     fn each_clause() {
@@ -272,6 +284,7 @@ mod tests {
             (&[auth], 200, &[cc("must-revalidate, max-age=60")], Ok(())),
             (&[auth], 200, &[cc("s-maxage=60")], Ok(())),
             (no, 200, &[fresh, ("Vary", "a, *")], Err(VaryAny)),
+            (no, 200, &[fresh, ("Vary", MANY)], Err(VaryMany)),
             (no, 200, &[fresh, cookie], Ok(())),
             (&[("Cookie", "a=b")], 200, &[fresh], Ok(())),
             (&[cc("no-store")], 200, &[fresh], Err(RequestNoStore)),

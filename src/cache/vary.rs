@@ -8,6 +8,9 @@ use crate::http::Headers;
 use crate::http::preference::{Preference, most_preferred};
 use crate::http::syntax::{members, trim};
 
+/// Names in Vary, of a response that is kept.
+const MAX_NAMES: usize = 32;
+
 /// The request fields that a stored response was selected by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -56,6 +59,11 @@ impl Form {
 /// 4.1: "A stored response with a Vary header field value containing a member "*" always fails to match."
 pub fn is_any(response: &Headers) -> bool {
     response.list("vary").any(|member| member == b"*")
+}
+
+/// Whoever answers with more names would make each later request pay for all of them.
+pub fn is_excessive(response: &Headers) -> bool {
+    response.list("vary").nth(MAX_NAMES).is_some()
 }
 
 impl Selection {

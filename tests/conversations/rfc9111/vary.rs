@@ -206,6 +206,10 @@ fn changing() -> Vec<Row> {
             get().with("X-A: 1\nCache-Control: no-cache").answers(304).whoever().says("ETag: \"a\"\nX-B: new").status(200).has("X-B: new"),
             get().with("X-A: 1").cached_from(1).has("X-B: new"), get().with("X-A: 2").cached_from(2).has("X-B: old"),
         ]),
+        must("9111 3.2", "a 304 that varies by more ends the old selection", &[
+            varies("X-A").with("X-A: 1").says("ETag: \"a\""),
+            get().with("X-A: 1\nX-B: 1\nCache-Control: no-cache").validated().says("ETag: \"a\"\nVary: X-A, X-B"), get().with("X-A: 1\nX-B: 2").reaches(),
+        ]),
         must("9111 4.1", "a reload replaces its own variant", &[
             varies("X-A").with("X-A: 1"), varies("X-A").with("X-A: 2"), varies("X-A").with("X-A: 1\nCache-Control: no-cache").reaches(), get().with("X-A: 1").cached_from(3),
         ]),
