@@ -217,13 +217,14 @@ fn ranked<'a>(request: &'a Headers, name: &'a str) -> Vec<Preference<'a>> {
 /// Whether the request's members, in normal form, are those of `value`, which `combined` made.
 fn is_same(request: &Headers, name: &str, value: &[u8]) -> bool {
     let own = request.list(name);
-    let kept = members(value).map(Preference::of);
     match Form::of(name) {
         Form::AsWritten => own.eq(members(value)),
-        Form::Preferences => own.map(Preference::of).eq(kept),
-        // To count is cheap, to rank is not.
+        Form::Preferences => own
+            .map(Preference::of)
+            .eq(members(value).map(Preference::of)),
         Form::Ranked => {
-            own.count() == members(value).count() && ranked(request, name).into_iter().eq(kept)
+            let kept = members(value).map(Preference::of);
+            ranked(request, name).into_iter().eq(kept)
         }
     }
 }
