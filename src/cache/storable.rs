@@ -30,6 +30,8 @@ pub enum NotStored {
     VaryChanged,
     /// It names more fields than are worth comparing at each request.
     VaryMany,
+    /// It varies by the address of the client, as we have told it.
+    VaryPeer,
 }
 
 impl NotStored {
@@ -48,6 +50,7 @@ impl NotStored {
             NotStored::VaryAny => "vary-any",
             NotStored::VaryChanged => "vary-changed",
             NotStored::VaryMany => "vary-many",
+            NotStored::VaryPeer => "vary-by-client",
         }
     }
 }

@@ -61,6 +61,12 @@ pub fn is_any(response: &Headers) -> bool {
     response.list("vary").any(|member| member == b"*")
 }
 
+/// Whether a response was selected by what a reverse listener tells the origin server of its client. No later request
+/// brings that field, and so none could be told from the first.
+pub fn is_by_peer(response: &Headers) -> bool {
+    response.has_token("vary", "x-forwarded-for")
+}
+
 /// Whoever answers with more names would make each later request pay for all of them.
 pub fn is_excessive(response: &Headers) -> bool {
     response.list("vary").nth(MAX_NAMES).is_some()

@@ -9,8 +9,8 @@ use super::lookup::Plan;
 use super::recording::{Joining, Keeping, Recording};
 use super::{Fetch, Hit, finish};
 use crate::cache::part::{self, Selected};
-use crate::cache::vary::Selection;
-use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Refreshed, Stored};
+use crate::cache::vary::{self, Selection};
+use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Refreshed, Side, Stored};
 use crate::http::etag::EntityTag;
 use crate::http::head::{Method, ResponseHead};
 use crate::shared::{Counter, Version};
@@ -298,7 +298,8 @@ async fn kept(
     let plan = &fetch.plan;
     let request = &fetch.request.head;
     let replaces = plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request);
-    if let Err(reason) = cache::storable(request, head, reply.answered_at, &context.policy) {
+    let storable = cache::storable(request, head, reply.answered_at, &context.policy);
+    if let Err(reason) = storable.and(for_others(fetch, head)) {
         // A newer representation that may not be kept still ends the use of the older one; a failure does not.
         if replaces && reply.head.status < 500 {
             store.invalidate(key.as_bytes()).await;
@@ -331,15 +332,23 @@ async fn kept_answer(
 ) -> Recorded {
     let (plan, request) = (&fetch.plan, &fetch.request.head);
     let policy = &context.policy;
-    if let Err(reason) =
-        cache::storable::storable_answer(request, &reply.head, reply.answered_at, policy)
-    {
+    let storable =
+        cache::storable::storable_answer(request, &reply.head, reply.answered_at, policy);
+    if let Err(reason) = storable.and(for_others(fetch, &reply.head)) {
         return Recorded::passed(reply, plan.status.and_not_stored(reason));
     }
     let version = store.version(key.as_bytes());
     let stored = Stored::new(request, &reply.head, reply.times(), policy);
     let keeping = Keeping::Whole(reply.expected());
     begin(store, plan, key, reply, stored, keeping, version).await
+}
+
+/// Whether it may be for other clients than the one whose address the origin server was told.
+fn for_others(fetch: &Fetch, response: &ResponseHead) -> Result<(), NotStored> {
+    match fetch.to.side() == Side::Reverse && vary::is_by_peer(&response.headers) {
+        true => Err(NotStored::VaryPeer),
+        false => Ok(()),
+    }
 }
 
 async fn begin(

@@ -21,6 +21,24 @@ fn in_forward_mode() {
     table().holds_in_forward_mode();
 }
 
+/// The origin server has been told the client's address by a reverse listener, and by nobody else.
+#[test]
+fn by_the_clients_address() {
+    let answered = || varies("X-Forwarded-For").contains("Cache-Status", "vary-by-client");
+    let reverse = must("9111 4.1", "reverse", &[answered(), answered()]);
+    Table::new("by_address", [vec![reverse]]).holds_in_reverse_mode();
+    let forward = may(
+        "9111 4.1",
+        "forward",
+        &[
+            varies("X-Forwarded-For").with("X-Forwarded-For: 192.0.2.1"),
+            get().with("X-Forwarded-For: 192.0.2.1").cached(),
+            get().with("X-Forwarded-For: 192.0.2.2").reaches(),
+        ],
+    );
+    Table::new("by_address", [vec![forward]]).holds_in_forward_mode();
+}
+
 fn table() -> Table {
     Table::new(
         "vary",
