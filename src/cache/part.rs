@@ -52,7 +52,11 @@ pub fn selected(request: &RequestHead, stored: &Stored) -> Selected {
     // RFC 9110 section 14.2: "A server MUST ignore a Range header field received with a request method that is
     // unrecognized or for which range handling is not defined. For this specification, GET is the only method".
     if request.method != Method::Get {
-        return Selected::Whole;
+        // A HEAD is told the length of the whole, which a part may not know.
+        return match stored.complete() {
+            Some(_) => Selected::Whole,
+            None => Selected::NotHere,
+        };
     }
     let mut lines = request.headers.get_all("range");
     let range = match (lines.next(), lines.next()) {

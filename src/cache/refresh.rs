@@ -1,4 +1,4 @@
-//! What a 304 makes of a stored response (RFC 9111 sections 3.2 and 4.3.4).
+//! What a 304, or the answer to a HEAD, makes of a stored response (RFC 9111 sections 3.2, 4.3.4 and 4.3.5).
 //!
 //! It makes a new value and leaves the old one alone; putting it in place is the store's part. The exchange
 //! calls it when a revalidation of ours comes back.
@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use super::Policy;
 use super::storable::{NotStored, Storing, storable_fields};
-use super::stored::{Stored, Times, clean};
+use super::stored::{Stored, Times, clean, strip_named};
 use crate::http::etag::EntityTag;
+use crate::http::syntax::decimal;
 use crate::http::{Headers, Method, RequestHead, ResponseHead, connection};
 
 /// A stored response brought up to date.
@@ -44,14 +45,15 @@ pub fn refresh(
     for (name, value) in update.iter().filter(|(name, _)| !is_bound_to_content(name)) {
         headers.push(name, value);
     }
+    // Which fields are for one client only may be said by either.
+    strip_named(&mut headers);
     // Without a Date of its own the 304 was made when it came: an old Expires must not count from an old Date.
     if !update.contains("date") {
         headers.remove("date");
     }
     let keep = may_stay(request, stored.status, &headers, response, times, policy);
     let storing = Storing::of(stored.status, &headers, times.response, policy);
-    let (body_len, part) = (stored.body_len, stored.part.clone());
-    let mut stored = Stored::from_parts(
+    let mut new = Stored::from_parts(
         request,
         stored.status,
         stored.reason.clone(),
@@ -60,9 +62,33 @@ pub fn refresh(
         storing,
         response,
     );
-    stored.body_len = body_len;
-    stored.part = part;
-    Ok(Refreshed { stored, keep })
+    // What selects it stays, also where this request had it by its language.
+    let keep = match new.selection.names().eq(stored.selection.names()) {
+        true => keep,
+        false => keep.and(Err(NotStored::VaryChanged)),
+    };
+    new.selection = stored.selection.clone();
+    new.body_len = stored.body_len;
+    new.part = stored.part.clone();
+    Ok(Refreshed { stored: new, keep })
+}
+
+/// Whether the answer to a HEAD speaks of the stored response, and so brings it up to date.
+///
+/// 4.3.5: "if the stored response and HEAD response have matching values for any received validator fields (ETag and
+/// Last-Modified) and, if the HEAD response has a Content-Length header field, the value of Content-Length matches that
+/// of the stored response, the cache SHOULD update the stored response"
+pub fn agrees(stored: &Stored, head: &ResponseHead) -> bool {
+    let same = |name| match head.headers.get(name) {
+        Some(value) => stored.headers.get(name) == Some(value),
+        None => true,
+    };
+    let length = head.headers.get("content-length").and_then(decimal);
+    let same_length = match (length, stored.complete()) {
+        (Some(length), Some(complete)) => length == complete,
+        _ => true,
+    };
+    head.status == stored.status && same("etag") && same("last-modified") && same_length
 }
 
 /// Whether what it has become may still be stored. Set-Cookie in the 304 counts as it would in a full response,
@@ -93,7 +119,8 @@ fn may_stay(
 
 // 4.3.4: "If the new response contains one or more strong validators [...] If none of the stored responses contains at
 // least one of the same strong validators, then the cache MUST NOT use the new response to update any stored
-// responses."
+// responses." A tag that is weak here and strong there passes for the same: servers that weaken the tag of what they
+// compress do not do so with a 304, which answers our condition all the same.
 fn speaks_of(stored: &Stored, response: &ResponseHead) -> bool {
     let parse = |value| EntityTag::parse(value);
     match (
@@ -241,11 +268,50 @@ mod tests {
     }
 
     #[test]
+    fn what_a_head_agrees_with() {
+        let modified = ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let old = [OLD[0], OLD[1], modified];
+        let mut stored = stored(&[], &old, &Policy::default());
+        stored.body_len = 7;
+        for (status, fields, expected) in [
+            (200, &[][..], true),
+            (
+                200,
+                &[("ETag", "\"a\""), modified, ("Content-Length", "7")],
+                true,
+            ),
+            (200, &[("ETag", "\"b\""), modified], false),
+            (200, &[("ETag", "W/\"a\"")], false),
+            (
+                200,
+                &[("Last-Modified", "Sun, 06 Nov 1994 08:49:38 GMT")],
+                false,
+            ),
+            (200, &[("Content-Length", "8")], false),
+            (404, &[], false),
+        ] {
+            let head = ResponseHead {
+                status,
+                headers: fields.iter().copied().collect(),
+                ..ResponseHead::new()
+            };
+            assert_eq!(agrees(&stored, &head), expected, "{status} {fields:?}");
+        }
+        stored.headers.remove("etag");
+        let head = ResponseHead {
+            headers: [("ETag", "\"a\"")].into_iter().collect(),
+            ..ResponseHead::new()
+        };
+        assert!(!agrees(&stored, &head), "a tag where none was");
+    }
+
+    #[test]
     fn a_304_may_end_the_storing() {
         for (new, reason) in [
             (("Cache-Control", "no-store"), NotStored::NoStore),
             (("Cache-Control", "private"), NotStored::Private),
             (("Vary", "*"), NotStored::VaryAny),
+            (("Vary", "X-A"), NotStored::VaryChanged),
         ] {
             assert_eq!(ask(&OLD, &[new]).unwrap().keep, Err(reason));
         }

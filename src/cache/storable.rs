@@ -5,8 +5,9 @@
 
 use super::control::CacheControl;
 use super::freshness::{Lifetime, is_heuristic, lifetime};
+use super::invalidate::resolve;
 use super::{Policy, SetCookie, vary};
-use crate::http::{Headers, Method, RequestHead, ResponseHead};
+use crate::http::{Headers, Method, RequestHead, ResponseHead, TargetUri};
 
 /// Why a response is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +26,12 @@ pub enum NotStored {
     RequestNoStore,
     Status,
     VaryAny,
+    /// A 304 has changed what selects the response: what came before it must not be selected by the old rule.
+    VaryChanged,
+    /// It names more fields than are worth comparing at each request.
+    VaryMany,
+    /// It varies by the address of the client, as we have told it.
+    VaryPeer,
 }
 
 impl NotStored {
@@ -41,6 +48,9 @@ impl NotStored {
             NotStored::RequestNoStore => "request-no-store",
             NotStored::Status => "status",
             NotStored::VaryAny => "vary-any",
+            NotStored::VaryChanged => "vary-changed",
+            NotStored::VaryMany => "vary-many",
+            NotStored::VaryPeer => "vary-by-client",
         }
     }
 }
@@ -81,6 +91,40 @@ pub fn storable(
         response_time,
         policy,
     )
+}
+
+/// Whether the response to a POST is what a GET would get.
+///
+/// RFC 9110 9.3.3: "Responses to POST requests are only cacheable when they include explicit freshness information [...] and
+/// a Content-Location header field that has the same value as the POST's target URI". 8.7 says it of "a 2xx
+/// (Successful) response"; of those, any but 200 speaks of the POST itself.
+pub fn answers_get(uri: &TargetUri, response: &ResponseHead) -> bool {
+    let mut locations = response.headers.get_all("content-location");
+    let (Some(location), None) = (locations.next(), locations.next()) else {
+        return false;
+    };
+    response.status == 200 && resolve(uri, location).is_some_and(|location| location == *uri)
+}
+
+/// The same for a response that `answers_get`. What the POST's content asked for is part of the answer, not of the
+/// question that a later GET asks.
+pub fn storable_answer(
+    request: &RequestHead,
+    response: &ResponseHead,
+    response_time: i64,
+    policy: &Policy,
+) -> Result<Storing, NotStored> {
+    let mut as_get = RequestHead {
+        method: Method::Get,
+        ..request.clone()
+    };
+    as_get.headers.remove("content-length");
+    as_get.headers.remove("transfer-encoding");
+    let storing = storable(&as_get, response, response_time, policy)?;
+    match storing.lifetime.source.is_explicit() {
+        true => Ok(storing),
+        false => Err(NotStored::Method),
+    }
 }
 
 // "A cache MUST NOT store a response to a request unless:"
@@ -139,6 +183,9 @@ pub(super) fn storable_fields(
     if vary::is_any(headers) {
         return Err(NotStored::VaryAny);
     }
+    if vary::is_excessive(headers) {
+        return Err(NotStored::VaryMany);
+    }
     if headers.contains("set-cookie")
         && (policy.set_cookie == SetCookie::Refuse || !lifetime.source.is_explicit())
     {
@@ -166,6 +213,7 @@ pub fn has_content(request: &Headers) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Authority;
 
     const NOW: i64 = 784_111_777;
 
@@ -186,6 +234,9 @@ mod tests {
         };
         storable(&request, &response, NOW, policy)
     }
+
+    const MANY: &str =
+        "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33";
 
     #[test]
     fn each_clause() {
@@ -236,6 +287,7 @@ mod tests {
             (&[auth], 200, &[cc("must-revalidate, max-age=60")], Ok(())),
             (&[auth], 200, &[cc("s-maxage=60")], Ok(())),
             (no, 200, &[fresh, ("Vary", "a, *")], Err(VaryAny)),
+            (no, 200, &[fresh, ("Vary", MANY)], Err(VaryMany)),
             (no, 200, &[fresh, cookie], Ok(())),
             (&[("Cookie", "a=b")], 200, &[fresh], Ok(())),
             (&[cc("no-store")], 200, &[fresh], Err(RequestNoStore)),
@@ -283,6 +335,67 @@ mod tests {
             ask(&[], 200, &fields, &refuse).err(),
             Some(NotStored::Cookie)
         );
+    }
+
+    #[test]
+    fn what_answers_a_post() {
+        let uri = TargetUri {
+            authority: Authority::parse(b"h:80").unwrap(),
+            path_and_query: b"/a?b".into(),
+        };
+        let own = ("Content-Location", "/a?b");
+        for (status, fields, expected) in [
+            (200, &[own][..], true),
+            (200, &[("Content-Location", "http://H/a?b")], true),
+            (200, &[("Content-Location", "?b")], true),
+            (200, &[("Content-Location", "/a")], false),
+            (200, &[("Content-Location", "//other/a?b")], false),
+            (200, &[("Content-Location", "https://h/a?b")], false),
+            (200, &[own, ("Content-Location", "/c")], false),
+            (200, &[], false),
+            (201, &[own], false),
+            (303, &[own], false),
+        ] {
+            let response = ResponseHead {
+                status,
+                headers: fields.iter().copied().collect(),
+                ..ResponseHead::new()
+            };
+            assert_eq!(
+                answers_get(&uri, &response),
+                expected,
+                "{status} {fields:?}"
+            );
+        }
+        let ask = |request: &[(&str, &str)], response: &[(&str, &str)]| {
+            let request = RequestHead {
+                method: Method::Post,
+                headers: request.iter().copied().collect(),
+                ..RequestHead::new()
+            };
+            let response = ResponseHead {
+                headers: response.iter().copied().collect(),
+                ..ResponseHead::new()
+            };
+            let policy = Policy {
+                ttl: 60,
+                ..Policy::default()
+            };
+            storable_answer(&request, &response, NOW, &policy).map(|_| ())
+        };
+        let fresh = ("Cache-Control", "max-age=60");
+        let content = ("Content-Length", "3");
+        assert_eq!(ask(&[content], &[fresh]), Ok(()));
+        assert_eq!(ask(&[("Transfer-Encoding", "chunked")], &[fresh]), Ok(()));
+        assert_eq!(ask(&[content], &[]), Err(NotStored::Method));
+        let credentials = ("Authorization", "Basic x");
+        assert_eq!(
+            ask(&[content, credentials], &[fresh]),
+            Err(NotStored::Authorization)
+        );
+        let no_store = ("Cache-Control", "no-store");
+        assert_eq!(ask(&[no_store], &[fresh]), Err(NotStored::RequestNoStore));
+        assert_eq!(ask(&[], &[fresh, no_store]), Err(NotStored::NoStore));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::control::{CacheControl, named_fields};
 use super::freshness::{Lifetime, current_age, date_value, initial_age};
 use super::part::Part;
 use super::storable::Storing;
-use super::vary::Selection;
+use super::vary::{Match, Selection};
 use super::{Policy, SetCookie};
 use crate::http::conditional::Validators;
 use crate::http::etag::EntityTag;
@@ -136,6 +136,11 @@ impl Stored {
         }
     }
 
+    /// Whether a request with these fields selects it.
+    pub fn matches(&self, request: &Headers) -> Option<Match> {
+        self.selection.matches(request, &self.headers)
+    }
+
     pub fn has_validator(&self) -> bool {
         self.headers.contains("etag") || self.headers.contains("last-modified")
     }
@@ -174,16 +179,7 @@ impl Stored {
 
 /// RFC 9111 3.1: what "Caches MUST include [...] except".
 pub(super) fn clean(headers: &mut Headers, policy: &Policy) {
-    // 5.2.2.4: "If a qualified form of no-cache is present, [...] the cache MUST NOT use the listed fields without
-    // validation", 5.2.2.7: "a shared cache MUST NOT store the listed fields".
-    if CacheControl::of(headers).names_fields {
-        let mut named = Vec::new();
-        named_fields(headers, |name| named.push(name.to_ascii_lowercase()));
-        headers.retain(|name, _| {
-            name.eq_ignore_ascii_case("cache-control")
-                || !named.contains(&name.to_ascii_lowercase().into_bytes())
-        });
-    }
+    strip_named(headers);
     // "The Connection header field and fields whose names are listed in it are required [...] to be removed before
     // forwarding the message", and "Proxy-Authentication-Info [...], Proxy-Authorization [...], and Proxy-Authenticate"
     connection::strip_response(headers);
@@ -193,6 +189,20 @@ pub(super) fn clean(headers: &mut Headers, policy: &Policy) {
         14 => !name.eq_ignore_ascii_case("content-length"),
         19 => !name.eq_ignore_ascii_case("proxy-authorization"),
         _ => true,
+    });
+}
+
+/// 5.2.2.4: "If a qualified form of no-cache is present, [...] the cache MUST NOT use the listed fields without
+/// validation", 5.2.2.7: "a shared cache MUST NOT store the listed fields".
+pub(super) fn strip_named(headers: &mut Headers) {
+    if !CacheControl::of(headers).names_fields {
+        return;
+    }
+    let mut named = Vec::new();
+    named_fields(headers, |name| named.push(name.to_ascii_lowercase()));
+    headers.retain(|name, _| {
+        name.eq_ignore_ascii_case("cache-control")
+            || !named.contains(&name.to_ascii_lowercase().into_bytes())
     });
 }
 

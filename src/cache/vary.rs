@@ -1,11 +1,15 @@
 //! Which stored response a request selects (RFC 9111 section 4.1).
 //!
 //! Values are compared member by member of their lists, so white space around commas and the way that lines are
-//! split make no difference; an absent field and an empty one do. Nothing is allocated to compare. `stored`
-//! makes the value, stores compare with it.
+//! split make no difference; an absent field and an empty one do. Of fields whose definition is known, as much is
+//! disregarded as means nothing there. `stored` makes the value, stores compare with it.
 
 use crate::http::Headers;
-use crate::http::syntax::members;
+use crate::http::preference::{Preference, most_preferred};
+use crate::http::syntax::{members, trim};
+
+/// Names in Vary, of a response that is kept.
+const MAX_NAMES: usize = 32;
 
 /// The request fields that a stored response was selected by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,13 +21,55 @@ pub struct Selection {
 struct Selecting {
     /// In lower case.
     name: Box<str>,
-    /// The members with commas between them; None: the request had no such field.
+    /// The members in normal form with commas between them; None: the request had no such field.
     value: Option<Box<[u8]>>,
+}
+
+/// How much of a request a stored response answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Match {
+    /// Its Content-Language is what the request likes best; all else is the same.
+    Language,
+    Same,
+}
+
+/// What the definition of a field lets differ. 4.1: "normalizing both header field values in a way that is known to have
+/// identical semantics, according to the header field's specification (e.g., reordering field values when order is not
+/// significant; case-normalization, where values are defined to be case-insensitive)"
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    AsWritten,
+    /// Case, white space and the way that weights are written. The order is kept, although RFC 9110 12.5.1 gives it no
+    /// meaning: many origin servers take the first of media types that weigh the same.
+    Preferences,
+    /// The order, too (RFC 9110 12.5.2 to 12.5.4).
+    Ranked,
+}
+
+impl Form {
+    fn of(name: &str) -> Form {
+        match name {
+            "accept" => Form::Preferences,
+            "accept-charset" | "accept-encoding" | "accept-language" => Form::Ranked,
+            _ => Form::AsWritten,
+        }
+    }
 }
 
 /// 4.1: "A stored response with a Vary header field value containing a member "*" always fails to match."
 pub fn is_any(response: &Headers) -> bool {
     response.list("vary").any(|member| member == b"*")
+}
+
+/// Whether a response was selected by what a reverse listener tells the origin server of its client. No later request
+/// brings that field, and so none could be told from the first.
+pub fn is_by_peer(response: &Headers) -> bool {
+    response.has_token("vary", "x-forwarded-for")
+}
+
+/// Whoever answers with more names would make each later request pay for all of them.
+pub fn is_excessive(response: &Headers) -> bool {
+    response.list("vary").nth(MAX_NAMES).is_some()
 }
 
 impl Selection {
@@ -97,14 +143,24 @@ impl Selection {
         Some(Selection { fields })
     }
 
-    /// Whether a request with these fields selects the same response.
-    pub fn matches(&self, request: &Headers) -> bool {
-        self.fields.iter().all(|field| match &field.value {
-            None => !request.contains(&field.name),
-            Some(value) => {
-                request.contains(&field.name) && request.list(&field.name).eq(members(value))
+    /// Whether a request with these fields selects the response with those.
+    pub fn matches(&self, request: &Headers, response: &Headers) -> Option<Match> {
+        let mut all = Match::Same;
+        for field in &self.fields {
+            let same = match &field.value {
+                None => !request.contains(&field.name),
+                Some(value) => {
+                    request.contains(&field.name) && is_same(request, &field.name, value)
+                }
+            };
+            if !same {
+                all = Match::Language;
+                if &*field.name != "accept-language" || !is_best_language(request, response) {
+                    return None;
+                }
             }
-        })
+        }
+        Some(all)
     }
 
     pub fn memory(&self) -> usize {
@@ -134,13 +190,62 @@ fn combined(request: &Headers, name: &str) -> Option<Box<[u8]>> {
         return None;
     }
     let mut value = Vec::new();
-    for member in request.list(name) {
-        if !value.is_empty() {
-            value.push(b',');
+    let preferences = match Form::of(name) {
+        Form::AsWritten => Vec::new(),
+        Form::Preferences => request.list(name).map(Preference::of).collect(),
+        Form::Ranked => ranked(request, name),
+    };
+    for preference in preferences {
+        write_comma(&mut value);
+        preference.write(&mut value);
+    }
+    if Form::of(name) == Form::AsWritten {
+        for member in request.list(name) {
+            write_comma(&mut value);
+            value.extend_from_slice(member);
         }
-        value.extend_from_slice(member);
     }
     Some(value.into())
+}
+
+fn write_comma(value: &mut Vec<u8>) {
+    if !value.is_empty() {
+        value.push(b',');
+    }
+}
+
+fn ranked<'a>(request: &'a Headers, name: &'a str) -> Vec<Preference<'a>> {
+    let mut preferences: Vec<_> = request.list(name).map(Preference::of).collect();
+    preferences.sort_unstable();
+    preferences
+}
+
+/// Whether the request's members, in normal form, are those of `value`, which `combined` made.
+fn is_same(request: &Headers, name: &str, value: &[u8]) -> bool {
+    let own = request.list(name);
+    match Form::of(name) {
+        Form::AsWritten => own.eq(members(value)),
+        Form::Preferences => own
+            .map(Preference::of)
+            .eq(members(value).map(Preference::of)),
+        Form::Ranked => {
+            let kept = members(value).map(Preference::of);
+            ranked(request, name).into_iter().eq(kept)
+        }
+    }
+}
+
+/// RFC 9111 4.1: "When a nominated request header field has a known mechanism for ranking preference (e.g., qvalues on Accept
+/// and similar request header fields), that mechanism MAY be used to choose a preferred response." No response can please
+/// the client more than one in the language that it ranks above all others. It is not so with Content-Encoding: who
+/// ranks one coding first mostly does so because it knows no other, and origin servers keep workarounds for just those.
+fn is_best_language(request: &Headers, response: &Headers) -> bool {
+    let mut languages = response.list("content-language");
+    let (Some(language), None) = (languages.next(), languages.next()) else {
+        return false;
+    };
+    most_preferred(request.list("accept-language"))
+        .is_some_and(|best| best.range().eq_ignore_ascii_case(trim(language)))
 }
 
 #[cfg(test)]
@@ -166,17 +271,85 @@ mod tests {
                 &[("Accept-Language", "de"), ("Accept-Language", "en;q=0.5")],
                 true,
             ),
-            (&[("Accept-Language", "en;q=0.5, de")], false),
-            (&[("Accept-Language", "DE, en;q=0.5")], false),
+            (&[("Accept-Language", "en;q=0.50, DE;q=1")], true),
+            (&[("Accept-Language", "de;q=0.5, en")], false),
             (&[("Accept-Language", "de")], false),
             (&[], false),
             (&[("Accept-Language", "de, en;q=0.5"), ("X", "")], false),
         ] {
-            assert_eq!(selection.matches(&headers(fields)), expected, "{fields:?}");
+            let found = selection.matches(&headers(fields), &vary).is_some();
+            assert_eq!(found, expected, "{fields:?}");
+            let again = Selection::of(&headers(fields), &vary) == selection;
+            assert_eq!(again, expected, "{fields:?}");
         }
         let empty = Selection::of(&headers(&[("X", "")]), &headers(&[("Vary", "x")]));
-        assert!(empty.matches(&headers(&[("X", " , ")])) && !empty.matches(&headers(&[])));
-        assert!(Selection::of(&first, &headers(&[])).matches(&headers(&[])));
+        let none = headers(&[]);
+        assert!(empty.matches(&headers(&[("X", " , ")]), &none).is_some());
+        assert!(empty.matches(&none, &none).is_none());
+        assert!(Selection::of(&first, &none).matches(&none, &none).is_some());
+    }
+
+    #[test]
+    fn what_means_nothing_makes_no_difference() {
+        for (name, one, other, expected) in [
+            ("Accept-Language", "de, en", "EN,de", true),
+            ("Accept-Language", "de, en", "de, en, en", false),
+            ("Accept-Language", "de, en;q=0", "de", false),
+            ("Accept-Encoding", "gzip, br", "BR , gzip;q=1.0", true),
+            ("Accept-Encoding", "gzip, br", "gzip;q=0.9, br", false),
+            ("Accept-Encoding", "identity;q=0", "identity", false),
+            ("Accept-Charset", "a, b", "B, A", true),
+            ("Accept", "a/b, c/d;q=0.5", "A/B,c/D; q=0.50", true),
+            ("Accept", "a/b;x=c", "a/b;x=C", false),
+            ("Accept", "a/b, c/d", "c/d, a/b", false),
+            ("X", "a, b", "b, a", false),
+            ("X", "a", "A", false),
+            ("User-Agent", "x (a, b)", "x (a,b)", true),
+        ] {
+            let vary = headers(&[("Vary", name)]);
+            let [one, other] = [one, other].map(|value| headers(&[(name, value)]));
+            let selection = Selection::of(&one, &vary);
+            let found = selection.matches(&other, &vary);
+            assert_eq!(found.is_some(), expected, "{one:?} {other:?}");
+            assert_eq!(selection == Selection::of(&other, &vary), expected);
+        }
+    }
+
+    #[test]
+    fn the_best_language() {
+        let asked = headers(&[("Accept-Language", "de, en"), ("X", "1")]);
+        for (languages, fields, expected) in [
+            (
+                "de",
+                &[("Accept-Language", "DE")][..],
+                Some(Match::Language),
+            ),
+            (
+                "de",
+                &[("Accept-Language", "fr;q=0.5, de")],
+                Some(Match::Language),
+            ),
+            ("de", &[("Accept-Language", "en, de")], Some(Match::Same)),
+            ("de", &[("Accept-Language", "fr, de")], None),
+            ("de", &[("Accept-Language", "fr, de;q=0.5")], None),
+            ("de", &[("Accept-Language", "de-AT")], None),
+            ("de", &[("Accept-Language", "*")], None),
+            ("de", &[("Accept-Language", "de;q=0")], None),
+            ("de, en", &[("Accept-Language", "de")], None),
+            ("", &[("Accept-Language", "")], None),
+            ("de", &[], None),
+        ] {
+            let response = headers(&[
+                ("Vary", "Accept-Language, X"),
+                ("Content-Language", languages),
+            ]);
+            let selection = Selection::of(&asked, &response);
+            let mut request = headers(fields);
+            assert_eq!(selection.matches(&request, &response), None, "X differs");
+            request.push("X", b"1");
+            let found = selection.matches(&request, &response);
+            assert_eq!(found, expected, "{languages} {fields:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as values: heads, targets, framing, bodies, connection options, dates, conditions, ranges, our own pages.
+//! HTTP/1.1 as values: heads, targets, framing, bodies, connection options, dates, conditions, preferences, ranges, our own pages.
 //!
 //! Bytes go in, values come out. Nothing here has a socket or a clock, and nothing the network sends can
 //! make it panic. Sessions, exchanges, the upstream client and the cache rules call it.
@@ -14,6 +14,7 @@ pub mod head;
 pub mod headers;
 pub mod method;
 pub mod page;
+pub mod preference;
 pub mod range;
 pub mod syntax;
 pub mod target;

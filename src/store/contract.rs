@@ -169,6 +169,7 @@ pub fn holds_for<S: Store>(make: impl Fn(&World, usize) -> S, max_object: u64, s
         visible_when_complete(&make(&world(), 0)).await;
         heads_are_ready(&make(&world(), 0)).await;
         variants(&make(&world(), 0)).await;
+        languages(&make(&world(), 0)).await;
         refresh(&make(&world(), 0)).await;
         overtaken(&make(&world(), 0)).await;
         bounded_objects(&make(&world(), 0), max_object).await;
@@ -263,6 +264,23 @@ async fn variants<S: Store>(store: &S) {
     // What belonged to a list that is gone does not come back with the next one.
     put_variant(store, KEY, &[("X", "1")], &vary, b"later").await;
     assert!(of("1").await.is_some() && of("8").await.is_none());
+}
+
+async fn languages<S: Store>(store: &S) {
+    let accept = |value| [("Accept-Language", value)];
+    for language in ["de", "en"] {
+        let fields = [("Vary", "Accept-Language"), ("Content-Language", language)];
+        put_variant(store, KEY, &accept(language), &fields, language.as_bytes()).await;
+    }
+    let of = async |value| body(store, KEY, &accept(value)).await;
+    assert_eq!(of("en, de;q=0.5").await.as_deref(), Some(&b"en"[..]));
+    assert_eq!(of("de, en;q=0.5").await.as_deref(), Some(&b"de"[..]));
+    assert!(of("de, en").await.is_none() && of("fr, de;q=0.5").await.is_none());
+    // What was asked for by the same fields comes before what is only in the language.
+    let fields = [("Vary", "Accept-Language"), ("Content-Language", "en")];
+    put_variant(store, KEY, &accept("de, en;q=0.5"), &fields, b"own").await;
+    put_variant(store, KEY, &accept("de"), &fields, b"de").await;
+    assert_eq!(of("en;q=0.5,de").await.as_deref(), Some(&b"own"[..]));
 }
 
 async fn refresh<S: Store>(store: &S) {

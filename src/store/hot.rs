@@ -15,6 +15,7 @@ use quick_cache::unsync::Cache;
 use super::{
     Coherence, Find, InFile, MAX_VARIANTS, NotKept, Object, SoFar, Store, Version, Writer,
 };
+use crate::cache::vary::Match;
 use crate::cache::{Key, Part, Stored, key};
 use crate::http::Headers;
 
@@ -104,21 +105,28 @@ impl<C: Coherence> Hot<C> {
     /// What this request selects of the current version.
     pub fn get(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
         let current = self.inner.coherence.read(key::hash(key));
-        let (mut found, mut outdated) = (None, false);
+        let (mut best, mut outdated) = (None, false);
         {
             let entries = self.inner.entries.borrow();
             for kept in entries.get(key)?.iter().rev() {
                 if kept.version != current {
                     outdated = true;
-                } else if found.is_none() && kept.object.stored.selection.matches(request) {
-                    found = Some(kept.object.clone());
+                    continue;
+                }
+                // The newest of those that match best.
+                if matches!(best, Some((Match::Same, _))) {
+                    continue;
+                }
+                let matches = kept.object.stored.matches(request);
+                if matches > best.as_ref().map(|(matches, _)| *matches) {
+                    best = matches.map(|matches| (matches, kept.object.clone()));
                 }
             }
         }
         if outdated {
             self.inner.drop_outdated(key, current);
         }
-        found
+        best.map(|(_, object)| object)
     }
 
     /// Keeps a copy of what a lower store has; `version` was read before it was read there.

@@ -97,15 +97,16 @@ fn is_usable((entry, stored): &Entry) -> bool {
     entry.trouble.is_none() && stored.is_some()
 }
 
-/// RFC 9111 section 4.1: of those that match, the most recent by Date.
+/// RFC 9111 section 4.1: of those that match best, the most recent by Date.
 fn select<'a>(entries: &'a [Entry], request: &RequestHead) -> Option<(usize, &'a Stored)> {
     entries
         .iter()
         .enumerate()
         .filter(|(_, entry)| is_usable(entry))
         .filter_map(|(at, (_, stored))| Some((at, stored.as_ref()?)))
-        .filter(|(_, stored)| stored.selection.matches(&request.headers))
-        .max_by_key(|(_, stored)| (stored.date, stored.times.response))
+        .filter_map(|(at, stored)| Some((stored.matches(&request.headers)?, at, stored)))
+        .max_by_key(|(matches, _, stored)| (*matches, stored.date, stored.times.response))
+        .map(|(_, at, stored)| (at, stored))
 }
 
 fn freshness(stored: &Stored, now: i64) -> Freshness {

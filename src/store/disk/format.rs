@@ -17,8 +17,8 @@ use crate::http::head::write_status_line;
 use crate::http::range::Span;
 use crate::store::MAX_VARIANTS;
 
-/// Rises with any change of the layout; files of another version are misses, and are swept.
-const VERSION: u32 = 2;
+/// Rises with any change of the layout, and of what selections are equal; files of another version are misses, and are swept.
+const VERSION: u32 = 3;
 const MAGIC: &[u8; 6] = b"baton\0";
 /// Magic, version, length.
 const PREFIX: usize = 14;

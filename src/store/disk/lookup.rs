@@ -11,7 +11,7 @@ use super::place::Place;
 use super::read::{self, Read, ReadError};
 use super::{OnDisk, write};
 use crate::cache::Name;
-use crate::cache::vary::Selection;
+use crate::cache::vary::{Match, Selection};
 use crate::http::Headers;
 use crate::sys::files::{self, Access};
 
@@ -101,14 +101,15 @@ fn lookup_once(
             let list = list.clone();
             variant(question, &list, access, buffer, report)
         }
-        Content::Object(ref kept) if kept.stored.selection.matches(question.request) => {
+        Content::Object(ref kept) if kept.stored.matches(question.request).is_some() => {
             open(question, question.name, read, access, report)
         }
         Content::Object(_) => Ok(Looked::OtherVariant),
     }
 }
 
-/// The most recent of the variants that the request selects.
+/// The most recent of the variants that the request selects: those under its own fields, or else one in the language
+/// that it likes best.
 fn variant(
     question: &Question<'_>,
     list: &List,
@@ -116,34 +117,51 @@ fn variant(
     buffer: &mut Vec<u8>,
     report: &mut Report,
 ) -> Result<Looked, Broken> {
-    let mut best: Option<(i64, Name)> = None;
     let mut selected = Vec::new();
-    for names in &list.names {
+    let own = list.names.iter().map(|names| {
         let selection = Selection::by(names.iter().map(|name| &**name), question.request);
         selected.clear();
         selection.write(&mut selected);
-        let name = question.name.variant(&selected);
-        match read_head(question, &name, access, buffer, report) {
-            Err(Looked::Later) => return Ok(Looked::Later),
-            Err(_) => {}
-            Ok(read) => {
-                if let Content::Object(kept) = &read.head.content
-                    && kept.list == Some(list.number)
-                    && kept.stored.selection == selection
-                    && best.is_none_or(|(time, _)| time <= kept.stored.times.response)
-                {
-                    best = Some((kept.stored.times.response, name));
+        question.name.variant(&selected)
+    });
+    let own: Vec<Name> = own.collect();
+    let others = list.variants.iter().map(|variant| Name {
+        variant: *variant,
+        ..question.name
+    });
+    let others: Vec<Name> = match speaks_of_language(list, question.request) {
+        true => others.collect(),
+        false => Vec::new(),
+    };
+    for (names, wanted) in [(own, Match::Same), (others, Match::Language)] {
+        let mut best: Option<(i64, Name)> = None;
+        for name in names {
+            match read_head(question, &name, access, buffer, report) {
+                Err(Looked::Later) => return Ok(Looked::Later),
+                Err(_) => {}
+                Ok(read) => {
+                    if let Content::Object(kept) = &read.head.content
+                        && kept.list == Some(list.number)
+                        && kept.stored.matches(question.request) == Some(wanted)
+                        && best.is_none_or(|(time, _)| time <= kept.stored.times.response)
+                    {
+                        best = Some((kept.stored.times.response, name));
+                    }
                 }
             }
         }
+        let Some((_, name)) = best else { continue };
+        return match read_head(question, &name, access, buffer, report) {
+            Ok(read) => open(question, name, read, access, report),
+            Err(looked) => Ok(looked),
+        };
     }
-    let Some((_, name)) = best else {
-        return Ok(Looked::OtherVariant);
-    };
-    match read_head(question, &name, access, buffer, report) {
-        Ok(read) => open(question, name, read, access, report),
-        Err(looked) => Ok(looked),
-    }
+    Ok(Looked::OtherVariant)
+}
+
+fn speaks_of_language(list: &List, request: &Headers) -> bool {
+    let mut names = list.names.iter().flatten();
+    names.any(|name| &**name == "accept-language") && request.contains("accept-language")
 }
 
 /// All that is kept under the key, the newest first. May wait for the disk.

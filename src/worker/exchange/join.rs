@@ -9,6 +9,7 @@ use super::lookup::{self, Looked};
 use super::{Fetch, Hit};
 use crate::cache::decide::{Decision, Reused, decide};
 use crate::cache::part::Selected;
+use crate::cache::vary::Match;
 use crate::cache::{CacheStatus, Forwarded};
 use crate::http::conditional;
 use crate::http::head::{Method, Version};
@@ -110,7 +111,7 @@ fn hit(context: &Context, fetch: &Fetch, object: Rc<Object>) -> Option<Hit> {
     let Body::Growing(growing) = &object.body else {
         return None;
     };
-    if !stored.selection.matches(&request.headers) {
+    if stored.matches(&request.headers) != Some(Match::Same) {
         return None;
     }
     let now = clock::unix_seconds();

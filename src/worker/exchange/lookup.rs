@@ -33,7 +33,7 @@ pub enum Looked {
 pub struct Plan {
     /// Where the answer may be kept; none: the store has no part in this request.
     pub key: Option<Key>,
-    /// Of the key, read before the request is sent: what was changed since is not overwritten.
+    /// Of the key, read before the request is sent (a POST, too): what was changed since is not overwritten.
     pub version: Version,
     /// What is revalidated.
     pub stale: Option<Rc<Object>>,
@@ -116,7 +116,11 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
         return Looked::Ask(Plan::without_store(status));
     };
     if let Some(reason) = cache::reuse::bypass(head) {
-        return Looked::Ask(Plan::without_store(CacheStatus::miss(reason)));
+        let mut plan = Plan::without_store(CacheStatus::miss(reason));
+        if head.method == Method::Post {
+            plan.version = store.version(Key::of(uri, side).as_bytes());
+        }
+        return Looked::Ask(plan);
     }
     let mut key = session.context.key_buffer.take();
     key.clear();

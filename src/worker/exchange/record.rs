@@ -9,10 +9,11 @@ use super::lookup::Plan;
 use super::recording::{Joining, Keeping, Recording};
 use super::{Fetch, Hit, finish};
 use crate::cache::part::{self, Selected};
-use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Stored};
+use crate::cache::vary::{self, Selection};
+use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Refreshed, Side, Stored};
 use crate::http::etag::EntityTag;
-use crate::http::head::ResponseHead;
-use crate::shared::Counter;
+use crate::http::head::{Method, ResponseHead};
+use crate::shared::{Counter, Version};
 use crate::store::{Object, Store};
 use crate::worker::context::Context;
 use crate::worker::kept::Kept;
@@ -31,15 +32,26 @@ pub async fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Reco
         return Recorded::passed(reply, plan.status);
     };
     let method = &fetch.request.head.method;
+    let answers_get =
+        *method == Method::Post && cache::storable::answers_get(&fetch.uri, &reply.head);
+    let target = answers_get.then(|| Key::of(&fetch.uri, fetch.to.side()));
+    // Whoever has invalidated it meanwhile may have a newer answer.
+    let target = target.filter(|key| store.version(key.as_bytes()) == plan.version);
     for key in cache::invalidate::invalidates(method, &fetch.uri, fetch.to.side(), &reply.head) {
         store.invalidate(key.as_bytes()).await;
         context.count(Counter::CacheInvalidated, 1);
+    }
+    if let Some(key) = target {
+        return kept_answer(context, store, fetch, &key, reply).await;
     }
     let status = reply.head.status;
     match (&plan.key, &plan.stale, &plan.part) {
         (None, ..) => Recorded::passed(reply, plan.status),
         (Some(key), Some(stale), _) if status == 304 => {
             refreshed(context, store, fetch, key, stale, reply).await
+        }
+        (Some(key), ..) if *method == Method::Head => {
+            headed(context, store, fetch, key, reply).await
         }
         (Some(key), ..) if status == 304 && !plan.offers.is_empty() => {
             selected(context, store, fetch, key, reply).await
@@ -139,9 +151,10 @@ async fn selected(
     };
     let times = reply.times();
     let refreshed = cache::refresh(head, &chosen.stored, &reply.head, times, &context.policy);
-    let Ok(refreshed) = refreshed else {
+    let Ok(mut refreshed) = refreshed else {
         return Recorded::AskAgain(plan.anew());
     };
+    refreshed.stored.selection = Selection::of(&head.headers, &refreshed.stored.headers);
     let object = Rc::new(chosen.refreshed(refreshed.stored.clone()));
     let mut status = plan.status;
     if refreshed.keep.is_ok()
@@ -224,6 +237,54 @@ async fn refreshed(
     Recorded::Refreshed(hit, reply)
 }
 
+/// The answer to a HEAD: nothing to keep, but news of what is stored (RFC 9111 section 4.3.5).
+async fn headed(
+    context: &Context,
+    store: &Kept,
+    fetch: &Fetch,
+    key: &Key,
+    reply: Box<Reply>,
+) -> Recorded {
+    let plan = &fetch.plan;
+    let not_stored = plan.status.and_not_stored(NotStored::Method);
+    let Some(old) = plan.stale.as_ref().or(plan.fallback.as_ref()) else {
+        return Recorded::passed(reply, not_stored);
+    };
+    // "When a cache makes an inbound HEAD request for a given request target and receives a 200 (OK) response, the cache
+    // SHOULD update or invalidate each of its stored GET responses that could have been chosen". What is gone is gone
+    // for GET, too; any other status may be about HEAD alone.
+    if !matches!(reply.head.status, 200 | 404 | 410) {
+        return Recorded::passed(reply, not_stored);
+    }
+    let refreshed = match cache::refresh::agrees(&old.stored, &reply.head) {
+        true => cache::refresh(
+            &fetch.request.head,
+            &old.stored,
+            &reply.head,
+            reply.times(),
+            &context.policy,
+        )
+        .ok(),
+        false => None,
+    };
+    match refreshed {
+        Some(Refreshed {
+            stored,
+            keep: Ok(()),
+        }) => {
+            let status = plan.status.and_stored(stored.remaining(reply.answered_at));
+            store
+                .refresh(key.as_bytes(), old, stored, plan.version)
+                .await;
+            Recorded::passed(reply, status)
+        }
+        _ => {
+            store.invalidate(key.as_bytes()).await;
+            Recorded::passed(reply, not_stored)
+        }
+    }
+}
+
 /// A response that is kept if `cache` lets it be; `head` is what it is kept as.
 async fn kept(
     context: &Context,
@@ -237,7 +298,8 @@ async fn kept(
     let plan = &fetch.plan;
     let request = &fetch.request.head;
     let replaces = plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request);
-    if let Err(reason) = cache::storable(request, head, reply.answered_at, &context.policy) {
+    let storable = cache::storable(request, head, reply.answered_at, &context.policy);
+    if let Err(reason) = storable.and(for_others(fetch, head)) {
         // A newer representation that may not be kept still ends the use of the older one; a failure does not.
         if replaces && reply.head.status < 500 {
             store.invalidate(key.as_bytes()).await;
@@ -256,6 +318,48 @@ async fn kept(
         }
     }
     let stored = Stored::new(request, head, reply.times(), &context.policy);
+    begin(store, plan, key, reply, stored, keeping, version).await
+}
+
+/// The answer to a POST, which is what a GET would get (RFC 9110 section 9.3.3). What was stored before has been
+/// invalidated, and the new version is its own.
+async fn kept_answer(
+    context: &Context,
+    store: &Kept,
+    fetch: &Fetch,
+    key: &Key,
+    reply: Box<Reply>,
+) -> Recorded {
+    let (plan, request) = (&fetch.plan, &fetch.request.head);
+    let policy = &context.policy;
+    let storable =
+        cache::storable::storable_answer(request, &reply.head, reply.answered_at, policy);
+    if let Err(reason) = storable.and(for_others(fetch, &reply.head)) {
+        return Recorded::passed(reply, plan.status.and_not_stored(reason));
+    }
+    let version = store.version(key.as_bytes());
+    let stored = Stored::new(request, &reply.head, reply.times(), policy);
+    let keeping = Keeping::Whole(reply.expected());
+    begin(store, plan, key, reply, stored, keeping, version).await
+}
+
+/// Whether it may be for other clients than the one whose address the origin server was told.
+fn for_others(fetch: &Fetch, response: &ResponseHead) -> Result<(), NotStored> {
+    match fetch.to.side() == Side::Reverse && vary::is_by_peer(&response.headers) {
+        true => Err(NotStored::VaryPeer),
+        false => Ok(()),
+    }
+}
+
+async fn begin(
+    store: &Kept,
+    plan: &Plan,
+    key: &Key,
+    reply: Box<Reply>,
+    stored: Stored,
+    keeping: Keeping,
+    version: Version,
+) -> Recorded {
     let status = plan.status.and_stored(stored.remaining(reply.answered_at));
     match store.begin(key.clone(), stored, keeping.expected(), version) {
         Ok(writer) => Recorded::Reply(reply, Recording::begin(writer, keeping, status).await),

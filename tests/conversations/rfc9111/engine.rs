@@ -54,6 +54,17 @@ impl Table {
         self.play(&baton, &script, &origin.url(""), true);
     }
 
+    /// Two workers over one directory: what one of them stores the other has to serve, or to forget.
+    pub fn holds_on_disk(&self) {
+        let script = Script::default();
+        let origin = script.start();
+        let directory = tempfile::tempdir().unwrap();
+        let cache = format!("dir:{}", directory.path().join("cache").display());
+        let flags = ["--cache", &cache, "--workers", "2"];
+        let baton = Baton::reverse(origin.address(), &[&ALWAYS[2..], &flags].concat());
+        self.play(&baton, &script, "http://a.example", false);
+    }
+
     fn play(&self, baton: &Baton, script: &Script, base: &str, absolute: bool) {
         let results: Vec<Mutex<Result<(), String>>> =
             self.rows.iter().map(|_| Mutex::new(Ok(()))).collect();

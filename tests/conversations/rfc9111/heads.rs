@@ -12,6 +12,11 @@ fn in_reverse_mode() {
 }
 
 #[test]
+fn on_disk() {
+    table().holds_on_disk();
+}
+
+#[test]
 fn in_forward_mode() {
     table().holds_in_forward_mode();
 }

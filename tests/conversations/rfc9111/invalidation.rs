@@ -1,7 +1,7 @@
 //! What a request that changes something does to what is stored: RFC 9111 section 4.4.
 
 use super::engine::Table;
-use super::words::{Row, Step, by, get, may, must, post, should};
+use super::words::{Row, Step, by, get, head, may, must, post, should};
 
 /// Rows that do not hold yet, and why.
 const TODO: &[(&str, &str)] = &[];
@@ -9,6 +9,11 @@ const TODO: &[(&str, &str)] = &[];
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
+}
+
+#[test]
+fn on_disk() {
+    table().holds_on_disk();
 }
 
 #[test]
@@ -124,6 +129,18 @@ fn places() -> Vec<Row> {
         ]);
     }
     rows.extend([
+        may("9111 4.4", "Location as a query", &[
+            hour().at("?y"), post().at("?x").says("Location: ?y").reaches(), get().at("?y").reaches(),
+        ]),
+        may("9111 4.4", "Location with dots in its path", &[hour().at("/b"), post().says("Location: {path}/a/./../b").reaches(), get().at("/b").reaches()]),
+        may("9111 4.4", "Location with a fragment", &[hour().at("/b"), post().says("Location: {path}/b#c").reaches(), get().at("/b").reaches()]),
+        must("9111 4.4", "Location of another port ends nothing here", &[
+            hour().at("/b"), post().says("Location: {base}:81{path}/b").reaches(), get().at("/b").cached_from(1),
+        ]),
+        must("9111 4.4", "what HEAD would get is ended, too", &[hour(), by("PUT").content("x").reaches(), head().reaches()]),
+        must("9111 4.4", "an unknown method that fails ends nothing", &[
+            hour(), by("FOO").answers(404).reaches(), get().cached_from(1),
+        ]),
         must("9111 4.4", "another query is another URI", &[hour().at("?a"), post().at("?b").reaches(), get().at("?a").cached_from(1)]),
         // "invalidate" means that the cache will either remove all stored responses whose target URI matches [...] or will
         // mark them as "invalid" and in need of a mandatory validation

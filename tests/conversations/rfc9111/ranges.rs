@@ -12,6 +12,11 @@ fn in_reverse_mode() {
 }
 
 #[test]
+fn on_disk() {
+    table().holds_on_disk();
+}
+
+#[test]
 fn in_forward_mode() {
     table().holds_in_forward_mode();
 }
@@ -249,6 +254,19 @@ fn parts() -> Vec<Row> {
         ]),
         must("9111 4.1", "a part of another variant", &[
             part(2, 5, TAG).says("Vary: X-A").with("X-A: 1"), part(2, 5, TAG).says("Vary: X-A").with("X-A: 2").reaches(),
+        ]),
+        must("9111 3.3", "HEAD of what is there in part has the length of the whole", &[part(0, 4, TAG), head().body(ALL).whoever().status(200).has("Content-Length: 10")]),
+        must("9111 3.3", "HEAD of a part of who knows how much", &[
+            range("0-4").answers(206).says("Cache-Control: max-age=3600\nETag: \"a\"\nContent-Range: bytes 0-4/*").body("01234"),
+            head().body(ALL).whoever().status(200).says_not("Content-Length", "5"),
+        ]),
+        must("9111 4.3.5", "HEAD with another ETag ends a part", &[
+            part(0, 4, TAG), head().with("Cache-Control: no-cache").says("ETag: \"b\"").body(ALL).reaches(), part(0, 4, "ETag: \"b\"").reaches(),
+        ]),
+        must("9111 4.3.4", "a part that is refreshed is still a part", &[
+            range("0-4").answers(206).says("Cache-Control: max-age=1\nETag: \"a\"\nContent-Range: bytes 0-4/10").body("01234"),
+            range("0-4").later(2).answers(304).says("Cache-Control: max-age=3600\nETag: \"a\"").whoever().status(206).gives("01234"),
+            get().body(ALL).whoever().status(200).gives(ALL),
         ]),
         may("9111 3.4", "two parts that meet make the whole", &[part(0, 4, TAG), part(5, 9, TAG), get().cached().status(200).gives(ALL)]),
         may("9111 3.4", "two parts that overlap make the whole", &[
