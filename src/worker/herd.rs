@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::cache::stale::Failure;
 use crate::cache::{Key, key};
+use crate::shared::Version;
 use crate::store::Object;
 
 /// Keys of which is remembered that their responses are not shared.
@@ -21,9 +22,15 @@ const MOST_WAITING: u32 = 10_000;
 
 pub struct Herd {
     asked: RefCell<HashMap<Key, Rc<Asked>, ahash::RandomState>>,
-    /// Hashes, each at a place of its own choice; a newer one takes the place.
-    unshared: RefCell<Box<[u64]>>,
-    /// How often an answer has come into the store.
+    /// What is remembered of keys, each at a place that its hash chooses; a newer one takes the place.
+    remembered: Box<[Remembered]>,
+}
+
+#[derive(Default)]
+struct Remembered {
+    /// The hash of a key whose response was not shared.
+    unshared: Cell<u64>,
+    /// How often an answer to a key of this place has come into the store.
     stored: Cell<u64>,
 }
 
@@ -38,6 +45,8 @@ pub enum Place {
 
 /// A question to an origin server, while the answer is not in the store.
 pub struct Asked {
+    /// Of the key, before it was asked: what was changed since is another question.
+    version: Version,
     stage: RefCell<Stage>,
     changed: Notify,
     waiting: Cell<u32>,
@@ -81,26 +90,27 @@ impl Default for Herd {
     fn default() -> Herd {
         Herd {
             asked: RefCell::default(),
-            unshared: RefCell::new(vec![0; REMEMBERED].into()),
-            stored: Cell::new(0),
+            remembered: (0..REMEMBERED).map(|_| Remembered::default()).collect(),
         }
     }
 }
 
 impl Herd {
-    /// A request for `key` is about to be sent; whether its answer may be one for others.
-    pub fn enter(self: &Rc<Herd>, key: &Key, may_lead: bool) -> Place {
+    /// A request for `key` at this version is about to be sent; whether its answer may be one for others.
+    pub fn enter(self: &Rc<Herd>, key: &Key, version: Version, may_lead: bool) -> Place {
         let mut asked = self.asked.borrow_mut();
         if let Some(asked) = asked.get(key) {
-            return match asked.waiting.get() {
-                MOST_WAITING.. => Place::Alone,
-                _ => Place::Behind(Waiting::new(asked.clone())),
+            // What was purged or invalidated after it was asked for is no answer to whoever comes later.
+            return match asked.version == version && asked.waiting.get() < MOST_WAITING {
+                true => Place::Behind(Waiting::new(asked.clone())),
+                false => Place::Alone,
             };
         }
         if !may_lead || self.is_unshared(key) {
             return Place::Alone;
         }
         let lead = Rc::new(Asked {
+            version,
             stage: RefCell::new(Stage::Asking),
             changed: Notify::new(),
             waiting: Cell::new(0),
@@ -116,9 +126,9 @@ impl Herd {
         })
     }
 
-    /// How often an answer has come into the store: who has looked there before it changed looks again.
-    pub fn stored(&self) -> u64 {
-        self.stored.get()
+    /// A number that changes when an answer for `key` has come into the store: who has looked there before looks again.
+    pub fn stored(&self, key: &[u8]) -> u64 {
+        self.remembered(key::hash(key)).stored.get()
     }
 
     /// Whether an answer for `key` is on its way, and not only asked for.
@@ -134,23 +144,22 @@ impl Herd {
 
     fn is_unshared(&self, key: &Key) -> bool {
         let hash = key::hash(key.as_bytes());
-        self.unshared.borrow().get(place_of(hash)) == Some(&hash)
+        self.remembered(hash).unshared.get() == hash
     }
 
     fn remember(&self, key: &Key, is_unshared: bool) {
         let hash = key::hash(key.as_bytes());
-        if let Some(place) = self.unshared.borrow_mut().get_mut(place_of(hash)) {
-            match is_unshared {
-                true => *place = hash,
-                false if *place == hash => *place = 0,
-                false => {}
-            }
+        let unshared = &self.remembered(hash).unshared;
+        match is_unshared {
+            true => unshared.set(hash),
+            false if unshared.get() == hash => unshared.set(0),
+            false => {}
         }
     }
-}
 
-fn place_of(hash: u64) -> usize {
-    hash as usize % REMEMBERED
+    fn remembered(&self, hash: u64) -> &Remembered {
+        &self.remembered[hash as usize % REMEMBERED]
+    }
 }
 
 impl Lead {
@@ -171,6 +180,15 @@ impl Lead {
         }
     }
 
+    /// Whether anybody waits for what comes, or reads it.
+    pub fn is_followed(&self) -> bool {
+        let is_read = match &*self.asked.stage.borrow() {
+            Stage::Arriving(object) => Rc::strong_count(object) > 1,
+            Stage::Asking | Stage::Over(_) => false,
+        };
+        is_read || self.asked.waiting.get() > 0
+    }
+
     /// What comes may be read by all.
     pub fn share(&self, object: Rc<Object>) {
         self.asked.turn(Stage::Arriving(object));
@@ -181,7 +199,8 @@ impl Lead {
         match outcome {
             Outcome::Unshared => self.herd.remember(&self.key, true),
             Outcome::Stored => {
-                self.herd.stored.set(self.herd.stored.get() + 1);
+                let remembered = self.herd.remembered(key::hash(self.key.as_bytes()));
+                remembered.stored.set(remembered.stored.get() + 1);
                 self.herd.remember(&self.key, false);
             }
             Outcome::Failed(_) => {}
@@ -246,14 +265,14 @@ mod tests {
     }
 
     fn lead(herd: &Rc<Herd>, key: &Key) -> Lead {
-        match herd.enter(key, true) {
+        match herd.enter(key, Version::default(), true) {
             Place::Lead(lead) => lead,
             _ => panic!("somebody else leads"),
         }
     }
 
     fn behind(herd: &Rc<Herd>, key: &Key) -> Waiting {
-        match herd.enter(key, true) {
+        match herd.enter(key, Version::default(), true) {
             Place::Behind(waiting) => waiting,
             _ => panic!("nobody leads"),
         }
@@ -274,7 +293,10 @@ mod tests {
             }
             drop(other);
         }
-        assert!(matches!(herd.enter(&key, true), Place::Alone), "not shared");
+        assert!(
+            matches!(herd.enter(&key, Version::default(), true), Place::Alone),
+            "not shared"
+        );
     }
 
     #[test]

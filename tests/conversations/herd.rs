@@ -380,3 +380,68 @@ fn what_is_stale_is_revalidated_once() {
     }
     assert_eq!(origin.count("/"), 2);
 }
+
+#[test]
+fn what_nobody_waits_for_any_more_ends() {
+    for store in STORES {
+        let ended = Gate::new();
+        let origin = Origin::conversing({
+            let ended = ended.clone();
+            move |_, stream| {
+                let head = format!("HTTP/1.1 200 OK\r\n{FRESH}Transfer-Encoding: chunked\r\n\r\n");
+                let mut written = stream.write_all(head.as_bytes());
+                let chunk = format!("{:x}\r\n{}\r\n", 10_000, "x".repeat(10_000));
+                while written.is_ok() {
+                    written = stream.write_all(chunk.as_bytes());
+                }
+                ended.open();
+                false
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let mut clients = asked(&baton, 3, "/", "");
+        for client in &mut clients {
+            assert!(head_of(client).contains("200 OK"));
+            client.exactly(1000).unwrap();
+        }
+        assert_eq!(origin.count("/"), 1);
+        clients.into_iter().for_each(Client::reset);
+        eventually("the origin server is let go", || {
+            ended.is_open().then_some(())
+        });
+    }
+}
+
+#[test]
+fn what_is_invalidated_meanwhile_is_for_those_who_asked_before() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let gate = gate.clone();
+            let number = AtomicUsize::new(0);
+            move |request, stream| {
+                if request.method == "POST" {
+                    return stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_ok();
+                }
+                match number.fetch_add(1, SeqCst) {
+                    0 => halves(request, stream, &gate),
+                    _ => stream.write_all(&ok(FRESH, "new")).is_ok(),
+                }
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let mut before = asked(&baton, 2, "/", "");
+        for client in &mut before {
+            head_of(client);
+        }
+        let mut changing = baton.client();
+        changing.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(changing.response().status, 204);
+        assert_eq!(baton.client().get("/").text(), "new", "{store}");
+        gate.open();
+        for client in &mut before {
+            assert!(client.exactly(large().len()).unwrap() == large(), "{store}");
+        }
+        assert_eq!(baton.client().get("/").text(), "new", "{store}");
+    }
+}

@@ -111,7 +111,8 @@ async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch) {
             Recorded::Reply(mut reply, recording) => {
                 let decoder = Decoder::new(reply.framing);
                 let mut recording = recording;
-                if deliver::absorb(&context, &mut reply, decoder, &mut recording).await {
+                let always = || true;
+                if deliver::absorb(&context, &mut reply, decoder, &mut recording, always).await {
                     finish::keep_origin(&context, reply, body.is_sent());
                 }
                 return;

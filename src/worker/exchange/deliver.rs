@@ -121,9 +121,11 @@ pub async fn reply(
     let lead = match lead {
         Some(lead) if matches!(delivered.end, End::Shared) => {
             let context = session.context.clone();
-            let (source, growing) = share::share(&context, lead, reply, decoder, recording).await;
+            let (source, reader) = share::share(&context, lead, reply, decoder, recording).await;
             let mut out = std::mem::take(&mut session.outbox);
-            delivered.end = onward.follow(&session.stream, &mut out, &growing).await;
+            delivered.end = onward
+                .follow(&session.stream, &mut out, &reader.growing)
+                .await;
             delivered.octets = onward.octets;
             session.outbox = out;
             if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
@@ -193,12 +195,14 @@ async fn relayed(
     (end, onward, decoder)
 }
 
-/// Takes a response for the store alone. Whether it has come whole.
+/// Takes a response for the store, and for those who read it meanwhile, as long as anybody does. Whether it has come
+/// whole.
 pub async fn absorb(
     context: &Context,
     reply: &mut Reply,
     mut decoder: Decoder,
     recording: &mut Recording,
+    is_wanted: impl Fn() -> bool,
 ) -> bool {
     let link = &mut reply.link;
     let mut pace = Pace::new(
@@ -220,6 +224,9 @@ pub async fn absorb(
         }
         if decoder.is_done() {
             break true;
+        }
+        if !is_wanted() {
+            break false;
         }
         let read = link
             .inbox

@@ -36,18 +36,18 @@ pub enum Joined {
 /// Takes a place in the herd, and waits behind whoever leads it.
 pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
     for _ in 0..MOST_WAITS {
-        match place(context, &fetch) {
+        let place = place(context, &fetch);
+        // Something has been stored since it looked: perhaps what it wants. Others wait behind it meanwhile.
+        let is_late = fetch.plan.key.as_ref().is_some_and(|key| {
+            let stored = context.herd.stored(key.as_bytes());
+            !matches!(place, Place::Behind(_)) && stored != fetch.plan.seen
+        });
+        if is_late && let Some(looked) = look_again(context, &mut fetch).await {
+            return Joined::Look(fetch, looked);
+        }
+        match place {
             Place::Alone => break,
-            Place::Lead(lead) if fetch.plan.seen == context.herd.stored() => {
-                return Joined::Ask(fetch, Some(lead));
-            }
-            // Something has been stored since it looked: perhaps what it wants. Others wait behind it meanwhile.
-            Place::Lead(lead) => {
-                return match look_again(context, &mut fetch).await {
-                    None => Joined::Ask(fetch, Some(lead)),
-                    Some(looked) => Joined::Look(fetch, looked),
-                };
-            }
+            Place::Lead(lead) => return Joined::Ask(fetch, Some(lead)),
             Place::Behind(waiting) => match waiting.told().await {
                 Ok(object) => {
                     return match hit(context, &fetch, object) {
@@ -97,7 +97,7 @@ fn place(context: &Context, fetch: &Fetch) -> Place {
         return Place::Alone;
     }
     let leads = !is_range && is_for_all(&request.headers, plan.stale.is_some());
-    context.herd.enter(key, leads)
+    context.herd.enter(key, plan.version, leads)
 }
 
 /// Whether the answer to it is likely to be one for others.

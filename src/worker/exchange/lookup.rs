@@ -158,6 +158,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
         .as_ref()
         .map(|store| store.version(key.as_bytes()));
     Plan {
+        seen: context.herd.stored(key.as_bytes()),
         key: version.map(|_| key),
         version: version.unwrap_or_default(),
         stale: None,
@@ -165,7 +166,6 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
         rest: None,
         fallback: None,
         offers: Vec::new(),
-        seen: context.herd.stored(),
         status,
     }
 }
@@ -187,7 +187,7 @@ fn judge(
         rest: None,
         fallback: None,
         offers: Vec::new(),
-        seen: context.herd.stored(),
+        seen: context.herd.stored(key),
         status,
     };
     let object = match found {

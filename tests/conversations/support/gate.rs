@@ -18,6 +18,10 @@ impl Gate {
         drop(changed.wait_timeout_while(open.lock().unwrap(), DEADLINE, |open| !*open));
     }
 
+    pub fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap()
+    }
+
     /// Lets everyone pass from now on.
     pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
