@@ -3,6 +3,7 @@
 //! Unknown directives are ignored, broken arguments read as the most careful ones. Nothing is allocated. The
 //! other files of `cache` call it.
 
+use super::policy::Policy;
 use crate::http::Headers;
 use crate::http::syntax::{decimal, members, quoted, trim, unquoted};
 
@@ -34,9 +35,35 @@ pub struct CacheControl {
     pub s_maxage: Option<u32>,
     pub stale_if_error: Option<u32>,
     pub stale_while_revalidate: Option<u32>,
+    pub spoken_by: Speaker,
+}
+
+/// Which field of a response said it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speaker {
+    #[default]
+    CacheControl,
+    /// Surrogate-Control.
+    Surrogate,
+    /// One on the operator's list of targeted fields (RFC 9213).
+    Targeted,
 }
 
 impl CacheControl {
+    /// What a client asks for, as far as the operator lets clients decide.
+    pub fn asked(request: &Headers, policy: &Policy) -> CacheControl {
+        let control = CacheControl::of(request);
+        match policy.ignore_reload {
+            // What browsers send for a reload: no-cache, or max-age=0.
+            true => CacheControl {
+                no_cache: false,
+                max_age: control.max_age.filter(|seconds| *seconds > 0),
+                ..control
+            },
+            false => control,
+        }
+    }
+
     pub fn of(headers: &Headers) -> CacheControl {
         let mut control = CacheControl::default();
         for line in headers.get_all("cache-control") {
@@ -89,6 +116,34 @@ impl CacheControl {
             }
             _ => {}
         }
+    }
+
+    /// Its directives without arguments, in an order that does not change: stored responses have them so.
+    pub fn flags(&mut self) -> [&mut bool; 10] {
+        [
+            &mut self.immutable,
+            &mut self.must_revalidate,
+            &mut self.must_understand,
+            &mut self.no_cache,
+            &mut self.no_store,
+            &mut self.only_if_cached,
+            &mut self.private,
+            &mut self.proxy_revalidate,
+            &mut self.public,
+            &mut self.names_fields,
+        ]
+    }
+
+    /// Those with a time, likewise.
+    pub fn times(&mut self) -> [&mut Option<u32>; 6] {
+        [
+            &mut self.max_age,
+            &mut self.max_stale,
+            &mut self.min_fresh,
+            &mut self.s_maxage,
+            &mut self.stale_if_error,
+            &mut self.stale_while_revalidate,
+        ]
     }
 
     /// Whether what is stale must never be served without asking (RFC 9111 section 4.2.4).

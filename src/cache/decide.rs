@@ -59,7 +59,7 @@ pub fn decide(request: &RequestHead, stored: &Stored, policy: &Policy, now: i64)
     let is_here = !matches!(selected, Selected::Rest(_) | Selected::NotHere);
     let may_wait = || stale::while_revalidate(&request.headers, stored, policy, now);
     let ask = |reason, with| Ask { reason, with };
-    match reuse(request, stored, now) {
+    match reuse(request, stored, policy, now) {
         // RFC 9111 section 3.3: "A cache MUST NOT send a partial response to a client without explicitly marking it using the
         // 206 (Partial Content) status code", and what is missing may be asked for by a range request (3.4).
         Verdict::Fresh { .. } | Verdict::Stale { .. } if !is_here => {

@@ -5,6 +5,7 @@
 use super::decide::{AskReason, Decision, Reused, With, decide};
 use super::freshness::Source;
 use super::part::Selected;
+use super::policy::Level;
 use super::reuse::{MissReason, RevalidateReason, Verdict, bypass, missing};
 use super::stored::Stored;
 use super::{CacheStatus, Policy};
@@ -64,7 +65,7 @@ pub fn arithmetic(stored: &Stored, now: i64) -> Arithmetic {
 }
 
 pub fn outcome(request: &RequestHead, found: Found<'_>, policy: &Policy, now: i64) -> Outcome {
-    if let Some(reason) = bypass(request) {
+    if let Some(reason) = bypass(request, policy) {
         return asked("pass", reason, None);
     }
     let absent = |reason| match missing(request, reason) {
@@ -89,7 +90,7 @@ fn selected(request: &RequestHead, stored: &Stored, policy: &Policy, now: i64) -
                 }
             },
             then: described(&octets),
-            status: CacheStatus::hit(stored.remaining(now)),
+            status: CacheStatus::hit(stored.remaining(now)).because(stored.lifetime.source),
         },
         Decision::ServeAndAsk(..) => Outcome {
             word: "hit",
@@ -164,6 +165,7 @@ fn why_miss(reason: MissReason) -> &'static str {
             "the request wants it fresher, and it has no validator to ask by (RFC 9111 section 5.2.1)"
         }
         MissReason::RequestNoStore => "the request says no-store (RFC 9111 section 5.2.1.5)",
+        MissReason::Setting => "a [[cache_rule]] says store = false",
         MissReason::Vary => {
             "what is stored was selected by other request fields (Vary, RFC 9111 section 4.1)"
         }
@@ -194,10 +196,19 @@ impl Source {
     pub fn describe(self) -> &'static str {
         match self {
             Source::Expires => "Expires (RFC 9111 section 5.3)",
+            Source::Heuristic => "a share of the time since Last-Modified (RFC 9111 section 4.2.2)",
             Source::MaxAge => "max-age (RFC 9111 section 5.2.2.1)",
+            Source::MaxTtl(Level::Cache) => "bounded by the setting cache.max_ttl",
+            Source::MaxTtl(Level::Listener) => "bounded by the listener's max_ttl",
+            Source::MaxTtl(Level::Rule) => "bounded by a rule's max_ttl",
+            Source::MinTtl(Level::Cache) => "raised by the setting cache.min_ttl",
+            Source::MinTtl(Level::Listener) => "raised by the listener's min_ttl",
+            Source::MinTtl(Level::Rule) => "raised by a rule's min_ttl",
             Source::Nothing => "the response says nothing",
             Source::SharedMaxAge => "s-maxage (RFC 9111 section 5.2.2.10)",
-            Source::Ttl => "the setting cache.ttl",
+            Source::Ttl(Level::Cache) => "the setting cache.ttl",
+            Source::Ttl(Level::Listener) => "the listener's ttl",
+            Source::Ttl(Level::Rule) => "a rule's ttl",
         }
     }
 }

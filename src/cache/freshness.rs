@@ -2,8 +2,8 @@
 //!
 //! Seconds everywhere; no arithmetic here can overflow or go below zero. The other files of `cache` call it.
 
-use super::Policy;
-use super::control::{CacheControl, FOREVER, pragma_no_cache};
+use super::control::{CacheControl, FOREVER, Speaker, pragma_no_cache};
+use super::policy::{Level, Policy};
 use crate::http::Headers;
 use crate::http::date;
 use crate::http::syntax::{decimal, trim};
@@ -12,33 +12,74 @@ use crate::http::syntax::{decimal, trim};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Expires,
+    /// A share of the time since Last-Modified (section 4.2.2).
+    Heuristic,
     MaxAge,
+    /// It was more, and the operator's `max_ttl` is less.
+    MaxTtl(Level),
+    /// The response gives less than the operator's `min_ttl`.
+    MinTtl(Level),
     /// The response says nothing, and neither does the operator.
     Nothing,
     SharedMaxAge,
     /// The response says nothing; the operator's `ttl` does.
-    Ttl,
+    Ttl(Level),
 }
 
 impl Source {
-    /// What `source as u8` came from.
-    pub fn from_number(number: u8) -> Option<Source> {
-        const ALL: [Source; 5] = [
-            Source::Expires,
-            Source::MaxAge,
-            Source::Nothing,
-            Source::SharedMaxAge,
-            Source::Ttl,
-        ];
-        ALL.get(usize::from(number)).copied()
+    /// Every one; the place is its number in a stored response.
+    const ALL: [Source; 14] = [
+        Source::Expires,
+        Source::Heuristic,
+        Source::MaxAge,
+        Source::Nothing,
+        Source::SharedMaxAge,
+        Source::MaxTtl(Level::Cache),
+        Source::MaxTtl(Level::Listener),
+        Source::MaxTtl(Level::Rule),
+        Source::MinTtl(Level::Cache),
+        Source::MinTtl(Level::Listener),
+        Source::MinTtl(Level::Rule),
+        Source::Ttl(Level::Cache),
+        Source::Ttl(Level::Listener),
+        Source::Ttl(Level::Rule),
+    ];
+
+    pub fn number(self) -> u8 {
+        let at = Source::ALL.iter().position(|source| *source == self);
+        at.unwrap_or_default() as u8
     }
 
-    /// Whether the origin server gave it.
+    /// What `number` gave.
+    pub fn from_number(number: u8) -> Option<Source> {
+        Source::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Whether the origin server gave it, as it is.
     pub fn is_explicit(self) -> bool {
         matches!(
             self,
             Source::Expires | Source::MaxAge | Source::SharedMaxAge
         )
+    }
+
+    /// One word for Cache-Status and the log, where it is not what the response itself says.
+    pub fn word(self) -> Option<&'static str> {
+        Some(match self {
+            Source::Heuristic => "heuristic",
+            Source::MaxTtl(Level::Cache) => "max-ttl",
+            Source::MaxTtl(Level::Listener) => "max-ttl-listener",
+            Source::MaxTtl(Level::Rule) => "max-ttl-rule",
+            Source::MinTtl(Level::Cache) => "min-ttl",
+            Source::MinTtl(Level::Listener) => "min-ttl-listener",
+            Source::MinTtl(Level::Rule) => "min-ttl-rule",
+            Source::Ttl(Level::Cache) => "ttl",
+            Source::Ttl(Level::Listener) => "ttl-listener",
+            Source::Ttl(Level::Rule) => "ttl-rule",
+            Source::Expires | Source::MaxAge | Source::Nothing | Source::SharedMaxAge => {
+                return None;
+            }
+        })
     }
 }
 
@@ -48,8 +89,9 @@ pub struct Lifetime {
     pub source: Source,
 }
 
-/// RFC 9111 4.2.1: "A cache can calculate the freshness lifetime [...] by evaluating the following rules and using the
-/// first match"
+/// What the response itself gives, as it is, or what is taken where it gives nothing.
+///
+/// Explicit times go first, then the operator's `ttl`, then a heuristic; `bounded` comes after.
 pub fn lifetime(
     status: u16,
     headers: &Headers,
@@ -57,40 +99,72 @@ pub fn lifetime(
     response_time: i64,
     policy: &Policy,
 ) -> Lifetime {
-    // "If the cache is shared and the s-maxage response directive is present, use its value, or"
+    let of = |seconds, source| Lifetime { seconds, source };
+    // RFC 9111 4.2.1: "A cache can calculate the freshness lifetime [...] by evaluating the following rules and using the
+    // first match": "If the cache is shared and the s-maxage response directive is present, use its value, or"
     if let Some(seconds) = control.s_maxage {
-        return Lifetime {
-            seconds,
-            source: Source::SharedMaxAge,
-        };
+        return of(seconds, Source::SharedMaxAge);
     }
     // "If the max-age response directive is present, use its value, or"
     if let Some(seconds) = control.max_age {
-        return Lifetime {
-            seconds,
-            source: Source::MaxAge,
-        };
+        return of(seconds, Source::MaxAge);
     }
     // "If the Expires response header field is present, use its value minus the value of the Date response header field
-    // (using the time the message was received if it is not present), or"
-    if let Some(seconds) = expires(headers, response_time) {
-        return Lifetime {
-            seconds,
-            source: Source::Expires,
-        };
+    // (using the time the message was received if it is not present), or" RFC 9213 2.2: where a targeted field counts, the
+    // cache "MUST ignore the Cache-Control and Expires header fields in that response".
+    if control.spoken_by == Speaker::CacheControl
+        && let Some(seconds) = expires(headers, response_time)
+    {
+        return of(seconds, Source::Expires);
     }
-    // "Otherwise, no explicit expiration time is present in the response."
-    let may =
-        (is_heuristic(status) || control.public) && (control.present || !pragma_no_cache(headers));
-    match policy.ttl {
-        ttl @ 1.. if may => Lifetime {
-            seconds: ttl.min(FOREVER),
-            source: Source::Ttl,
+    // "Otherwise, no explicit expiration time is present in the response. A heuristic freshness lifetime might be
+    // applicable; see Section 4.2.2." There: "a cache MUST NOT use heuristics to determine freshness when an explicit
+    // expiration time is present", and responses "with status codes that are defined as heuristically cacheable [...] or
+    // that have been marked as explicitly cacheable (e.g., with a public response directive)".
+    let may = is_heuristic(status) || control.public;
+    if !may || !control.present && pragma_no_cache(headers) {
+        return of(0, Source::Nothing);
+    }
+    if policy.ttl.seconds > 0 {
+        return of(policy.ttl.seconds.min(FOREVER), Source::Ttl(policy.ttl.by));
+    }
+    match heuristic(headers, response_time, policy) {
+        0 => of(0, Source::Nothing),
+        seconds => of(seconds, Source::Heuristic),
+    }
+}
+
+/// 4.2.2: "If the response has a Last-Modified header field [...], caches are encouraged to use a heuristic expiration
+/// value that is no more than some fraction of the interval since that time. A typical setting of this fraction might
+/// be 10%."
+fn heuristic(headers: &Headers, response_time: i64, policy: &Policy) -> u32 {
+    let modified = headers.get("last-modified");
+    let Some(modified) = modified.and_then(|value| date::parse_near(trim(value), response_time))
+    else {
+        return 0;
+    };
+    let unchanged = clamp(date_value(headers, response_time).saturating_sub(modified));
+    let share = u64::from(unchanged) * u64::from(policy.heuristic_percent.min(100)) / 100;
+    (share as u32).min(policy.heuristic_max)
+}
+
+/// Within the operator's bounds. `min_ttl` raises what the response gives explicitly, and nothing else: what it does not
+/// say has `ttl`. `max_ttl` goes last, and over anything.
+pub fn bounded(lifetime: Lifetime, policy: &Policy) -> Lifetime {
+    let (least, most) = (policy.min_ttl, policy.max_ttl);
+    let raised = match lifetime.source.is_explicit() && lifetime.seconds < least.seconds {
+        true => Lifetime {
+            seconds: least.seconds.min(FOREVER),
+            source: Source::MinTtl(least.by),
         },
-        _ => Lifetime {
-            seconds: 0,
-            source: Source::Nothing,
+        false => lifetime,
+    };
+    match most.seconds > 0 && raised.seconds > most.seconds {
+        true => Lifetime {
+            seconds: most.seconds,
+            source: Source::MaxTtl(most.by),
         },
+        false => raised,
     }
 }
 
@@ -165,6 +239,7 @@ fn clamp(seconds: i64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::policy::Bound;
 
     const NOW: i64 = 784_111_777;
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -173,7 +248,7 @@ mod tests {
     fn of(status: u16, fields: &[(&str, &str)], ttl: u32) -> (u32, Source) {
         let headers = fields.iter().copied().collect();
         let policy = Policy {
-            ttl,
+            ttl: Bound::new(ttl),
             ..Policy::default()
         };
         let found = lifetime(status, &headers, &CacheControl::of(&headers), NOW, &policy);
@@ -209,15 +284,82 @@ mod tests {
                 9,
                 (3600, Expires),
             ),
-            (&[], 9, (9, Ttl)),
+            (&[], 9, (9, Ttl(Level::Cache))),
             (&[], 0, (0, Nothing)),
             (&[("Pragma", "no-cache")], 9, (0, Nothing)),
         ] {
             assert_eq!(of(200, fields, ttl), expected, "{fields:?}");
         }
         assert_eq!(of(302, &[], 9), (0, Nothing));
-        assert_eq!(of(302, &[cc("public")], 9), (9, Ttl));
+        assert_eq!(of(302, &[cc("public")], 9), (9, Ttl(Level::Cache)));
         assert_eq!(of(302, &[cc("max-age=3")], 9), (3, MaxAge));
+    }
+
+    #[test]
+    fn heuristics() {
+        use Source::*;
+        let cc = |value| ("Cache-Control", value);
+        let day_ago = ("Last-Modified", "Sat, 05 Nov 1994 08:49:37 GMT");
+        let year_ago = ("Last-Modified", "Sat, 06 Nov 1993 08:49:37 GMT");
+        for (status, fields, expected) in [
+            (200, &[day_ago][..], (8640, Heuristic)),
+            (200, &[day_ago, ("Date", IN_AN_HOUR)], (9000, Heuristic)),
+            (200, &[year_ago], (86_400, Heuristic)),
+            (200, &[("Last-Modified", IN_AN_HOUR)], (0, Nothing)),
+            (200, &[("Last-Modified", "yesterday")], (0, Nothing)),
+            (200, &[day_ago, cc("max-age=3")], (3, MaxAge)),
+            (200, &[day_ago, cc("max-age=x")], (0, MaxAge)),
+            (200, &[day_ago, ("Expires", "0")], (0, Expires)),
+            (200, &[day_ago, ("Pragma", "no-cache")], (0, Nothing)),
+            (404, &[day_ago], (8640, Heuristic)),
+            (302, &[day_ago], (0, Nothing)),
+            (302, &[day_ago, cc("public")], (8640, Heuristic)),
+        ] {
+            assert_eq!(of(status, fields, 0), expected, "{status} {fields:?}");
+        }
+        assert_eq!(of(200, &[day_ago], 9), (9, Ttl(Level::Cache)));
+        let never = Policy {
+            heuristic_max: 0,
+            ..Policy::default()
+        };
+        let headers = [day_ago].into_iter().collect();
+        let control = CacheControl::default();
+        let found = lifetime(200, &headers, &control, NOW, &never);
+        assert_eq!(found.source, Nothing);
+    }
+
+    #[test]
+    fn the_operators_bounds() {
+        use Source::*;
+        let bound = |seconds, by| Bound { seconds, by };
+        for (seconds, source, least, most, expected) in [
+            (10, MaxAge, 60, 0, (60, MinTtl(Level::Rule))),
+            (0, Expires, 60, 0, (60, MinTtl(Level::Rule))),
+            (90, MaxAge, 60, 0, (90, MaxAge)),
+            (10, Heuristic, 60, 0, (10, Heuristic)),
+            (0, Nothing, 60, 0, (0, Nothing)),
+            (90, MaxAge, 0, 60, (60, MaxTtl(Level::Listener))),
+            (90, Heuristic, 0, 60, (60, MaxTtl(Level::Listener))),
+            (90, Ttl(Level::Cache), 0, 60, (60, MaxTtl(Level::Listener))),
+            (10, MaxAge, 90, 60, (60, MaxTtl(Level::Listener))),
+        ] {
+            let policy = Policy {
+                min_ttl: bound(least, Level::Rule),
+                max_ttl: bound(most, Level::Listener),
+                ..Policy::default()
+            };
+            let found = bounded(Lifetime { seconds, source }, &policy);
+            assert_eq!((found.seconds, found.source), expected, "{source:?}");
+        }
+    }
+
+    #[test]
+    fn every_source_has_a_number() {
+        for (number, source) in Source::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(source.number()), number);
+            assert_eq!(Source::from_number(source.number()), Some(source));
+        }
+        assert_eq!(Source::from_number(14), None);
     }
 
     #[test]

@@ -36,10 +36,20 @@ impl Key {
 /// Appends the text of the key. No URI holds a space: the prefix cannot be imitated.
 pub fn write(uri: &TargetUri, side: Side, out: &mut Vec<u8>) {
     if side == Side::Reverse {
-        out.extend_from_slice(b"reverse ");
+        out.extend_from_slice(REVERSE);
     }
     uri.write_key(out);
 }
+
+/// The side and the URI of a key's text.
+pub fn parts(key: &[u8]) -> (Side, &[u8]) {
+    match key.strip_prefix(REVERSE) {
+        Some(uri) => (Side::Reverse, uri),
+        None => (Side::Forward, key),
+    }
+}
+
+const REVERSE: &[u8] = b"reverse ";
 
 impl From<&[u8]> for Key {
     fn from(text: &[u8]) -> Key {

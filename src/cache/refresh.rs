@@ -6,6 +6,7 @@
 use thiserror::Error;
 
 use super::Policy;
+use super::control::Speaker;
 use super::storable::{NotStored, Storing, storable_fields};
 use super::stored::{Stored, Times, clean, strip_named};
 use crate::http::etag::EntityTag;
@@ -46,13 +47,15 @@ pub fn refresh(
         headers.push(name, value);
     }
     // Which fields are for one client only may be said by either.
-    strip_named(&mut headers);
+    strip_named(&mut headers, policy);
     // Without a Date of its own the 304 was made when it came: an old Expires must not count from an old Date.
     if !update.contains("date") {
         headers.remove("date");
     }
-    let keep = may_stay(request, stored.status, &headers, response, times, policy);
-    let storing = Storing::of(stored.status, &headers, times.response, policy);
+    let ruling = ruling(&headers, stored, response);
+    let ruling = ruling.as_ref().unwrap_or(&headers);
+    let keep = may_stay(request, stored.status, ruling, response, times, policy);
+    let storing = Storing::of(stored.status, ruling, times.response, policy);
     let mut new = Stored::from_parts(
         request,
         stored.status,
@@ -89,6 +92,27 @@ pub fn agrees(stored: &Stored, head: &ResponseHead) -> bool {
         _ => true,
     };
     head.status == stored.status && same("etag") && same("last-modified") && same_length
+}
+
+/// The fields that decide how long it is fresh, where they are not just those that are kept: Surrogate-Control is obeyed
+/// and not kept. A 304 without it leaves it as it was.
+fn ruling(merged: &Headers, stored: &Stored, response: &ResponseHead) -> Option<Headers> {
+    const NAME: &str = "Surrogate-Control";
+    let said = response.headers.contains(NAME);
+    if !said && stored.control.spoken_by != Speaker::Surrogate {
+        return None;
+    }
+    let mut ruling = merged.clone();
+    if said {
+        for line in response.headers.get_all(NAME) {
+            ruling.push(NAME, line);
+        }
+        return Some(ruling);
+    }
+    let seconds = stored.control.max_age?;
+    let more = stored.control.stale_while_revalidate.unwrap_or(0);
+    ruling.push(NAME, format!("max-age={seconds}+{more}").as_bytes());
+    Some(ruling)
 }
 
 /// Whether what it has become may still be stored. Set-Cookie in the 304 counts as it would in a full response,
@@ -251,6 +275,22 @@ mod tests {
             ),
             (false, Ok(()))
         );
+    }
+
+    #[test]
+    fn surrogate_control_stays_until_another_comes() {
+        let old = [
+            ("Surrogate-Control", "max-age=60"),
+            ("Cache-Control", "no-store"),
+            ("ETag", "\"a\""),
+        ];
+        let same = ask(&old, &[]).unwrap();
+        assert_eq!((same.stored.lifetime.seconds, same.keep), (60, Ok(())));
+        let other = ask(&old, &[("Surrogate-Control", "max-age=90")]).unwrap();
+        assert_eq!((other.stored.lifetime.seconds, other.keep), (90, Ok(())));
+        assert!(!other.stored.headers.contains("surrogate-control"));
+        let none = ask(&old, &[("Surrogate-Control", "no-store")]).unwrap();
+        assert_eq!(none.keep, Err(NotStored::NoStore));
     }
 
     #[test]

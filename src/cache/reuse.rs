@@ -4,6 +4,7 @@
 //! selected by Vary is for the store to have seen to. The exchange's lookup calls it.
 
 use super::control::{CacheControl, pragma_no_cache};
+use super::policy::Policy;
 use super::storable::has_content;
 use super::stored::Stored;
 use crate::http::{Headers, Method, RequestHead};
@@ -52,6 +53,8 @@ pub enum MissReason {
     /// A request directive asks for more than the stored response can give, and nothing is there to revalidate by.
     RequestDirective,
     RequestNoStore,
+    /// The operator's rule says `store = false`.
+    Setting,
     /// Something is stored under the key, selected by other request fields.
     Vary,
 }
@@ -89,15 +92,19 @@ impl MissReason {
             MissReason::RequestContent => "request-content",
             MissReason::RequestDirective => "request-directive",
             MissReason::RequestNoStore => "request-no-store",
+            MissReason::Setting => "store-rule",
             MissReason::Vary => "vary",
         }
     }
 }
 
 /// Whether the cache has a part in a request at all; asked before the store is.
-pub fn bypass(request: &RequestHead) -> Option<MissReason> {
+pub fn bypass(request: &RequestHead, policy: &Policy) -> Option<MissReason> {
     if !matches!(request.method, Method::Get | Method::Head) {
         return Some(MissReason::Method);
+    }
+    if !policy.store {
+        return Some(MissReason::Setting);
     }
     let asked = Asked::by(&request.headers);
     asked.bypass(&request.headers)
@@ -115,7 +122,7 @@ pub fn missing(request: &RequestHead, reason: MissReason) -> Verdict {
     }
 }
 
-pub fn reuse(request: &RequestHead, stored: &Stored, now: i64) -> Verdict {
+pub fn reuse(request: &RequestHead, stored: &Stored, policy: &Policy, now: i64) -> Verdict {
     if !matches!(request.method, Method::Get | Method::Head) {
         return Verdict::Miss(MissReason::Method);
     }
@@ -124,10 +131,13 @@ pub fn reuse(request: &RequestHead, stored: &Stored, now: i64) -> Verdict {
         return Verdict::Miss(reason);
     }
     let control = match asked.control {
-        true => CacheControl::of(&request.headers),
+        true => CacheControl::asked(&request.headers, policy),
         false => CacheControl::default(),
     };
-    let pragma = asked.pragma && !asked.control && pragma_no_cache(&request.headers);
+    let pragma = asked.pragma
+        && !asked.control
+        && !policy.ignore_reload
+        && pragma_no_cache(&request.headers);
     let age = stored.age(now);
     let reason = match obstacle(stored, &control, pragma, age, now) {
         None if stored.remaining(now) > 0 => return Verdict::Fresh { age },
@@ -235,7 +245,6 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Policy;
     use crate::cache::stored::tests::{NOW, stored};
 
     fn ask(stored: &Stored, request: &[(&str, &str)], now: i64) -> Verdict {
@@ -243,7 +252,7 @@ mod tests {
             headers: request.iter().copied().collect(),
             ..RequestHead::new()
         };
-        reuse(&request, stored, now)
+        reuse(&request, stored, &Policy::default(), now)
     }
 
     fn with(control: &str) -> Stored {
@@ -347,18 +356,54 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_may_be_ignored() {
+        let policy = Policy {
+            ignore_reload: true,
+            ..Policy::default()
+        };
+        let minute = with("max-age=60");
+        for (field, expected) in [
+            (("Cache-Control", "no-cache"), Verdict::Fresh { age: 10 }),
+            (("Cache-Control", "max-age=0"), Verdict::Fresh { age: 10 }),
+            (("Pragma", "no-cache"), Verdict::Fresh { age: 10 }),
+            (
+                ("Cache-Control", "max-age=5"),
+                Verdict::Revalidate(RevalidateReason::RequestMaxAge),
+            ),
+            (
+                ("Cache-Control", "no-cache, no-store"),
+                Verdict::Miss(MissReason::RequestNoStore),
+            ),
+        ] {
+            let request = RequestHead {
+                headers: [field].into_iter().collect(),
+                ..RequestHead::new()
+            };
+            let found = reuse(&request, &minute, &policy, NOW + 10);
+            assert_eq!(found, expected, "{field:?}");
+        }
+    }
+
+    #[test]
     fn without_anything_stored() {
+        let policy = Policy::default();
         let request = |method, fields: &[(&str, &str)]| RequestHead {
             method,
             headers: fields.iter().copied().collect(),
             ..RequestHead::new()
         };
         assert_eq!(
-            bypass(&request(Method::Post, &[])),
+            bypass(&request(Method::Post, &[]), &policy),
             Some(MissReason::Method)
         );
-        assert_eq!(bypass(&request(Method::Head, &[])), None);
-        assert_eq!(bypass(&request(Method::Get, &[("Range", "x")])), None);
+        assert_eq!(bypass(&request(Method::Head, &[]), &policy), None);
+        let range = request(Method::Get, &[("Range", "x")]);
+        assert_eq!(bypass(&range, &policy), None);
+        let never = Policy {
+            store: false,
+            ..Policy::default()
+        };
+        assert_eq!(bypass(&range, &never), Some(MissReason::Setting));
         let plain = request(Method::Get, &[]);
         assert_eq!(
             missing(&plain, MissReason::Vary),

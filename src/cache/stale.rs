@@ -45,7 +45,7 @@ pub fn while_revalidate(request: &Headers, stored: &Stored, policy: &Policy, now
     let window = control
         .stale_while_revalidate
         .or(silent(control).then_some(policy.stale_while_revalidate));
-    let asked = CacheControl::of(request);
+    let asked = CacheControl::asked(request, policy);
     // The client's own limits are kept: this is no failure.
     let limited = asked.no_cache || asked.max_age.is_some() || asked.min_fresh.is_some();
     !is_strict(control) && !limited && is_within(window, stored, now) && stored.remaining(now) <= 0
@@ -60,7 +60,7 @@ pub fn instead_of(
     now: i64,
 ) -> Option<Excuse> {
     let control = &stored.control;
-    let asked = CacheControl::of(request);
+    let asked = CacheControl::asked(request, policy);
     // 4.2.4: "A cache MUST NOT generate a stale response if it is prohibited by an explicit in-protocol directive (e.g.,
     // by a no-cache response directive, a must-revalidate response directive, or an applicable s-maxage or
     // proxy-revalidate response directive". A client that says no-cache wants none either.

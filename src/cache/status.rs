@@ -2,6 +2,7 @@
 //!
 //! A value in, the member that we append out. Deliver calls it.
 
+use super::freshness::Source;
 use super::reuse::{MissReason, RevalidateReason};
 use super::storable::NotStored;
 use crate::http::syntax::write_decimal;
@@ -43,7 +44,9 @@ impl From<MissReason> for Forwarded {
             MissReason::Vary => Forwarded::VaryMiss,
             MissReason::Expired => Forwarded::Stale,
             MissReason::RequestDirective | MissReason::RequestNoStore => Forwarded::Request,
-            MissReason::Conditional | MissReason::RequestContent => Forwarded::Bypass,
+            MissReason::Conditional | MissReason::RequestContent | MissReason::Setting => {
+                Forwarded::Bypass
+            }
             MissReason::Range => Forwarded::Partial,
         }
     }
@@ -118,6 +121,14 @@ impl CacheStatus {
         }
     }
 
+    /// Says where the lifetime comes from, if it is not from the response and nothing else is to be said.
+    pub fn because(self, source: Source) -> CacheStatus {
+        CacheStatus {
+            detail: self.detail.or(source.word()),
+            ..self
+        }
+    }
+
     pub fn and_not_stored(self, reason: NotStored) -> CacheStatus {
         CacheStatus {
             detail: Some(reason.as_str()),
@@ -156,9 +167,36 @@ impl CacheStatus {
     }
 }
 
+/// RFC 9211 2.7: "key" has "a representation of the cache key", as a String: what no String can hold is left out.
+pub fn write_key(key: &[u8], out: &mut Vec<u8>) {
+    if !key.iter().all(|c| matches!(c, b' '..=b'~')) {
+        return;
+    }
+    out.extend_from_slice(b"; key=\"");
+    for &c in key {
+        if matches!(c, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(c);
+    }
+    out.push(b'"');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::policy::Level;
+
+    #[test]
+    fn keys() {
+        let text = |key: &[u8]| {
+            let mut out = Vec::new();
+            write_key(key, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(b"http://a/\"\\"), "; key=\"http://a/\\\"\\\\\"");
+        assert_eq!(text(b"http://a/\xff"), "");
+    }
 
     #[test]
     fn values() {
@@ -170,6 +208,14 @@ mod tests {
         assert_eq!(text(CacheStatus::hit(59)), "baton; hit; ttl=59");
         assert_eq!(text(CacheStatus::hit(-3)), "baton; hit; ttl=-3");
         assert_eq!(text(CacheStatus::default()), "baton");
+        assert_eq!(
+            text(CacheStatus::hit(9).because(Source::Ttl(Level::Rule))),
+            "baton; hit; ttl=9; detail=ttl-rule"
+        );
+        assert_eq!(
+            text(CacheStatus::hit(9).because(Source::MaxAge)),
+            "baton; hit; ttl=9"
+        );
         let miss = CacheStatus::miss(MissReason::NotFound);
         assert_eq!(text(miss), "baton; fwd=uri-miss");
         assert_eq!(

@@ -4,9 +4,9 @@
 //! before it begins to write; `refresh` calls it on what a 304 makes of a stored response.
 
 use super::control::CacheControl;
-use super::freshness::{Lifetime, is_heuristic, lifetime};
+use super::freshness::{Lifetime, bounded, is_heuristic, lifetime};
 use super::invalidate::resolve;
-use super::{Policy, SetCookie, vary};
+use super::{Policy, SetCookie, targeted, vary};
 use crate::http::{Headers, Method, RequestHead, ResponseHead, TargetUri};
 
 /// Why a response is not stored.
@@ -24,6 +24,8 @@ pub enum NotStored {
     /// The request has content, which nobody says is part of the question.
     RequestContent,
     RequestNoStore,
+    /// The operator's rule says `store = false`.
+    Setting,
     Status,
     VaryAny,
     /// A 304 has changed what selects the response: what came before it must not be selected by the old rule.
@@ -46,6 +48,7 @@ impl NotStored {
             NotStored::Private => "private",
             NotStored::RequestContent => "request-content",
             NotStored::RequestNoStore => "request-no-store",
+            NotStored::Setting => "store-rule",
             NotStored::Status => "status",
             NotStored::VaryAny => "vary-any",
             NotStored::VaryChanged => "vary-changed",
@@ -59,6 +62,8 @@ impl NotStored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storing {
     pub lifetime: Lifetime,
+    /// Whether the response itself says how long it is fresh; the operator may have bounded that.
+    pub is_explicit: bool,
     pub control: CacheControl,
 }
 
@@ -69,9 +74,11 @@ impl Storing {
         response_time: i64,
         policy: &Policy,
     ) -> Storing {
-        let control = CacheControl::of(headers);
+        let control = targeted::control(headers, policy);
+        let given = lifetime(status, headers, &control, response_time, policy);
         Storing {
-            lifetime: lifetime(status, headers, &control, response_time, policy),
+            lifetime: bounded(given, policy),
+            is_explicit: given.source.is_explicit(),
             control,
         }
     }
@@ -121,7 +128,7 @@ pub fn storable_answer(
     as_get.headers.remove("content-length");
     as_get.headers.remove("transfer-encoding");
     let storing = storable(&as_get, response, response_time, policy)?;
-    match storing.lifetime.source.is_explicit() {
+    match storing.is_explicit {
         true => Ok(storing),
         false => Err(NotStored::Method),
     }
@@ -136,7 +143,14 @@ pub(super) fn storable_fields(
     policy: &Policy,
 ) -> Result<Storing, NotStored> {
     let storing = Storing::of(status, headers, response_time, policy);
-    let Storing { control, lifetime } = storing;
+    let Storing {
+        control,
+        lifetime,
+        is_explicit,
+    } = storing;
+    if !policy.store {
+        return Err(NotStored::Setting);
+    }
     // "the request method is understood by the cache;" A HEAD response has no content to store.
     if request.method != Method::Get {
         return Err(NotStored::Method);
@@ -186,19 +200,16 @@ pub(super) fn storable_fields(
     if vary::is_excessive(headers) {
         return Err(NotStored::VaryMany);
     }
-    if headers.contains("set-cookie")
-        && (policy.set_cookie == SetCookie::Refuse || !lifetime.source.is_explicit())
-    {
+    if headers.contains("set-cookie") && (policy.set_cookie == SetCookie::Refuse || !is_explicit) {
         return Err(NotStored::Cookie);
     }
     // "the response contains at least one of the following: a public response directive; [...] an Expires header field; a
     // max-age response directive; [...] s-maxage; [...] or a status code that is defined as heuristically cacheable". Of
     // those, what could never be served unasked is worth keeping only with a validator.
     let fresh = lifetime.seconds > 0 && !control.no_cache;
-    let permitted = lifetime.source.is_explicit() || control.public || is_heuristic(status);
+    let permitted = is_explicit || control.public || is_heuristic(status);
     let has_validator = headers.contains("etag") || headers.contains("last-modified");
-    let asked_for = lifetime.source.is_explicit() || control.no_cache;
-    if !(permitted && (fresh || has_validator && asked_for)) {
+    if !(permitted && (fresh || has_validator)) {
         return Err(NotStored::NothingToGain);
     }
     Ok(storing)
@@ -213,6 +224,7 @@ pub fn has_content(request: &Headers) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::policy::Bound;
     use crate::http::Authority;
 
     const NOW: i64 = 784_111_777;
@@ -257,7 +269,6 @@ mod tests {
         let table: &[Row<'_>] = &[
             (no, 200, &[fresh], Ok(())),
             (no, 200, no, Err(NothingToGain)),
-            (no, 200, &[etag], Err(NothingToGain)),
             (no, 200, &[cc("max-age=0")], Err(NothingToGain)),
             (no, 200, &[cc("max-age=0"), etag], Ok(())),
             (no, 200, &[cc("no-cache"), etag], Ok(())),
@@ -312,9 +323,29 @@ mod tests {
     }
 
     #[test]
+    fn a_validator_is_enough() {
+        let etag = ("ETag", "\"a\"");
+        let modified = ("Last-Modified", "Sat, 05 Nov 1994 08:49:37 GMT");
+        let nothing = Err(NotStored::NothingToGain);
+        for (status, fields, expected) in [
+            (200, &[etag][..], Ok(())),
+            (404, &[etag], Ok(())),
+            (302, &[etag], nothing),
+            (302, &[modified], nothing),
+            (302, &[modified, ("Cache-Control", "public")], Ok(())),
+            (200, &[modified], Ok(())),
+            (200, &[etag, ("Pragma", "no-cache")], Ok(())),
+            (200, &[etag, ("Set-Cookie", "a")], Err(NotStored::Cookie)),
+        ] {
+            let found = ask(&[], status, fields, &Policy::default()).map(|_| ());
+            assert_eq!(found, expected, "{status} {fields:?}");
+        }
+    }
+
+    #[test]
     fn the_operators_settings() {
         let ttl = Policy {
-            ttl: 60,
+            ttl: Bound::new(60),
             ..Policy::default()
         };
         assert!(ask(&[], 200, &[], &ttl).is_ok_and(|storing| storing.lifetime.seconds == 60));
@@ -326,6 +357,20 @@ mod tests {
             ask(&[], 500, &[], &ttl).err(),
             Some(NotStored::NothingToGain)
         );
+        let bounds = Policy {
+            min_ttl: Bound::new(60),
+            ..Policy::default()
+        };
+        let zero = ask(&[], 200, &[("Cache-Control", "max-age=0")], &bounds);
+        assert!(zero.is_ok_and(|storing| storing.lifetime.seconds == 60));
+        for (control, reason) in [
+            ("private, max-age=0", NotStored::Private),
+            ("no-store, max-age=0", NotStored::NoStore),
+            ("no-cache, max-age=0", NotStored::NothingToGain),
+        ] {
+            let found = ask(&[], 200, &[("Cache-Control", control)], &bounds);
+            assert_eq!(found.err(), Some(reason), "{control}");
+        }
         let refuse = Policy {
             set_cookie: SetCookie::Refuse,
             ..Policy::default()

@@ -3,12 +3,12 @@
 //! It has no body, but knows which octets of it are there; stores keep those beside it. The exchange makes one of each response that `storable` lets
 //! through.
 
-use super::control::{CacheControl, named_fields};
+use super::control::CacheControl;
 use super::freshness::{Lifetime, current_age, date_value, initial_age};
 use super::part::Part;
 use super::storable::Storing;
 use super::vary::{Match, Selection};
-use super::{Policy, SetCookie};
+use super::{Policy, SetCookie, targeted};
 use crate::http::conditional::Validators;
 use crate::http::etag::EntityTag;
 use crate::http::range::Span;
@@ -179,7 +179,7 @@ impl Stored {
 
 /// RFC 9111 3.1: what "Caches MUST include [...] except".
 pub(super) fn clean(headers: &mut Headers, policy: &Policy) {
-    strip_named(headers);
+    strip_named(headers, policy);
     // "The Connection header field and fields whose names are listed in it are required [...] to be removed before
     // forwarding the message", and "Proxy-Authentication-Info [...], Proxy-Authorization [...], and Proxy-Authenticate"
     connection::strip_response(headers);
@@ -187,6 +187,8 @@ pub(super) fn clean(headers: &mut Headers, policy: &Policy) {
         3 => !name.eq_ignore_ascii_case("age"),
         10 => policy.set_cookie == SetCookie::Store || !name.eq_ignore_ascii_case("set-cookie"),
         14 => !name.eq_ignore_ascii_case("content-length"),
+        // Edge Architecture 2.1: it is for surrogates, and "MUST be removed" before clients see it.
+        17 => !name.eq_ignore_ascii_case("surrogate-control"),
         19 => !name.eq_ignore_ascii_case("proxy-authorization"),
         _ => true,
     });
@@ -194,12 +196,14 @@ pub(super) fn clean(headers: &mut Headers, policy: &Policy) {
 
 /// 5.2.2.4: "If a qualified form of no-cache is present, [...] the cache MUST NOT use the listed fields without
 /// validation", 5.2.2.7: "a shared cache MUST NOT store the listed fields".
-pub(super) fn strip_named(headers: &mut Headers) {
-    if !CacheControl::of(headers).names_fields {
+pub(super) fn strip_named(headers: &mut Headers, policy: &Policy) {
+    if !targeted::control(headers, policy).names_fields {
         return;
     }
     let mut named = Vec::new();
-    named_fields(headers, |name| named.push(name.to_ascii_lowercase()));
+    targeted::named_fields(headers, policy, |name| {
+        named.push(name.to_ascii_lowercase())
+    });
     headers.retain(|name, _| {
         name.eq_ignore_ascii_case("cache-control")
             || !named.contains(&name.to_ascii_lowercase().into_bytes())

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flags::{CacheAction, ExplainCommand, Whereabouts};
 use super::tables;
-use crate::cache::Policy;
+use crate::cache::Policies;
 use crate::config::{Mode, Sources, StoreKind};
 use crate::janitor::control;
 use crate::janitor::operations::{Ground, perform};
@@ -29,9 +29,9 @@ const DAMAGE_FOUND: u8 = 4;
 
 /// Asks, and prints the answer.
 pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCode> {
-    let (place, policy) = open(of)?;
+    let (place, policies) = open(of)?;
     let mut output = Output::new(of.json);
-    let done = answer(&place, policy, request, &mut |reply| output.take(reply));
+    let done = answer(&place, &policies, request, &mut |reply| output.take(reply));
     output.progress.finish_and_clear();
     match done {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
@@ -59,7 +59,7 @@ pub(super) fn explain(command: &ExplainCommand) -> Request {
 }
 
 /// The directory that an instance with this configuration would use; it must be there. And what that says of caching.
-fn open(of: &Whereabouts) -> anyhow::Result<(Place, Policy)> {
+fn open(of: &Whereabouts) -> anyhow::Result<(Place, Policies)> {
     let flag = of.cache.clone().into_iter();
     let sources = Sources {
         file: of.file.clone(),
@@ -69,8 +69,9 @@ fn open(of: &Whereabouts) -> anyhow::Result<(Place, Policy)> {
             .map(|value| ("--cache".to_owned(), "cache.store".to_owned(), value))
             .collect(),
     };
-    let config = sources.load()?.cache;
-    let policy = config.policy();
+    let config = sources.load()?;
+    let policies = config.policies();
+    let config = config.cache;
     let directory = config
         .directory
         .filter(|_| config.store == StoreKind::Directory);
@@ -82,13 +83,13 @@ fn open(of: &Whereabouts) -> anyhow::Result<(Place, Policy)> {
     if !place.is_cache()? {
         bail!("{} is no cache of baton's", path.display());
     }
-    Ok((place, policy))
+    Ok((place, policies))
 }
 
 /// From the instance, or on the spot.
 fn answer(
     place: &Place,
-    policy: Policy,
+    policies: &Policies,
     request: &Request,
     say: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> anyhow::Result<Done> {
@@ -96,7 +97,7 @@ fn answer(
     let at_rest = Ground {
         place,
         instance: None,
-        policy,
+        policies,
     };
     let until = Instant::now() + PATIENCE;
     loop {

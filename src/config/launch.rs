@@ -128,6 +128,14 @@ fn settle(config: &mut Config) -> Result<(), Error> {
             return Err(Error::new(Place::Whole, "listener.address", message));
         }
     }
+    let has = |address| config.listeners.iter().any(|it| it.address == address);
+    for rule in &config.cache_rules {
+        if let Some(address) = rule.listener.filter(|address| !has(*address)) {
+            let message =
+                format!("no listener has the address {address}; name one of them, or none for all");
+            return Err(Error::new(Place::Whole, "cache_rule.listener", message));
+        }
+    }
     if config.reverse.to.is_none()
         && config
             .listeners

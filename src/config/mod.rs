@@ -6,6 +6,7 @@
 
 mod error;
 mod launch;
+mod policies;
 mod settings;
 mod shipped;
 mod value;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::Error;
 pub use launch::{Launch, Sources};
+pub use policies::{CacheRule, Overrides};
 pub use shipped::{effective, shipped};
 
 /// How a listener reads its requests.
@@ -39,6 +41,8 @@ pub struct Config {
     pub origin: Origin,
     pub reverse: Reverse,
     pub cache: Cache,
+    /// The first that matches counts.
+    pub cache_rules: Vec<CacheRule>,
     pub access: Access,
     pub worker: Worker,
     pub queue: Queue,
@@ -51,6 +55,8 @@ pub struct Listener {
     pub mode: Mode,
     /// Greater goes first; one step is worth `queue.ageing` of waiting.
     pub priority: u8,
+    /// What it decides otherwise than `[cache]`.
+    pub caching: Overrides,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,9 +116,21 @@ pub struct Cache {
     pub min_free: u64,
     /// Files that each worker keeps open.
     pub open_files: usize,
-    /// Lifetime of responses that say nothing of their own; zero: not kept.
+    /// Lifetime of responses that say nothing of their own; zero: a heuristic decides.
     pub ttl: Duration,
+    pub min_ttl: Duration,
+    /// Zero: no bound.
+    pub max_ttl: Duration,
+    /// Zero: no heuristics.
+    pub heuristic_max: Duration,
+    pub heuristic_percent: usize,
+    pub stale_while_revalidate: Duration,
+    pub stale_if_error: Duration,
+    pub ignore_reload: bool,
+    pub targeted: Vec<String>,
     pub set_cookie: SetCookie,
+    pub x_cache: bool,
+    pub cache_status_key: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,23 +151,6 @@ pub enum SetCookie {
     Store,
     /// Not stored.
     Refuse,
-}
-
-impl Cache {
-    /// As the rules of `cache` want it.
-    #[must_use]
-    pub fn policy(&self) -> crate::cache::Policy {
-        use crate::cache;
-        cache::Policy {
-            ttl: u32::try_from(self.ttl.as_secs()).unwrap_or(u32::MAX),
-            set_cookie: match self.set_cookie {
-                SetCookie::Strip => cache::SetCookie::Strip,
-                SetCookie::Store => cache::SetCookie::Store,
-                SetCookie::Refuse => cache::SetCookie::Refuse,
-            },
-            ..cache::Policy::default()
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

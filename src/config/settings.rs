@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::Kind;
-use super::{AccessFormat, Cache, Config, HostField, Listener, Mode, SetCookie, StoreKind};
+use super::{
+    AccessFormat, Cache, CacheRule, Config, HostField, Listener, Mode, SetCookie, StoreKind,
+};
 
 /// One setting of `T` (the whole configuration, or one listener).
 pub(super) struct Setting<T: 'static> {
@@ -25,6 +27,7 @@ const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 const DAY: Duration = secs(86_400);
+const YEAR: Duration = secs(31_536_000);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
@@ -72,6 +75,41 @@ pub(super) const LISTENER: &[Setting<Listener>] = &[
         "listener.priority" = "0",
         Kind::Small(|l| &mut l.priority),
         "Greater goes first when the workers are full; one step is worth `queue.ageing` of waiting."
+    ),
+];
+
+/// The settings of one `[[cache_rule]]`, beside those of `[cache]` that it overrides.
+pub(super) const RULE: &[Setting<CacheRule>] = &[
+    setting!(
+        "cache_rule.uri" = "\"\"",
+        Kind::Text(
+            |r, text| {
+                super::policies::check_expression(text)?;
+                r.uri = text.to_owned();
+                Ok(())
+            },
+            |r| r.uri.clone()
+        ),
+        "A regular expression over the whole URL; the first rule that matches counts."
+    ),
+    setting!(
+        "cache_rule.listener" = "\"\"",
+        Kind::Text(
+            |r, text| {
+                r.listener = match text {
+                    "" => None,
+                    text => Some(address(text)?),
+                };
+                Ok(())
+            },
+            |r| r.listener.map(|it| it.to_string()).unwrap_or_default()
+        ),
+        "Only for requests through the listener with this address; empty: through any."
+    ),
+    setting!(
+        "cache_rule.store" = "true",
+        Kind::Flag(|r| &mut r.store),
+        "false: the cache has no part in such requests."
     ),
 ];
 
@@ -141,8 +179,24 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         "Space on the disk that is left free; 0: a twentieth of the file system, 1 GiB at the most."),
     setting!("cache.open_files" = "1024", Kind::Count(0, 1 << 20, |c| &mut c.cache.open_files),
         "Files of often used responses that each worker keeps open."),
-    setting!("cache.ttl" = "\"0s\"", Kind::Duration(Duration::ZERO, secs(31_536_000), |c| &mut c.cache.ttl),
-        "Lifetime of responses that say nothing of their own and are safe to keep; 0s: not kept."),
+    setting!("cache.ttl" = "\"0s\"", Kind::Duration(Duration::ZERO, YEAR, |c| &mut c.cache.ttl),
+        "Lifetime of responses that say nothing of their own and are safe to keep; 0s: a heuristic decides."),
+    setting!("cache.min_ttl" = "\"0s\"", Kind::Duration(Duration::ZERO, YEAR, |c| &mut c.cache.min_ttl),
+        "Lifetimes that responses give are raised to it; no-store, private and no-cache stay what they are."),
+    setting!("cache.max_ttl" = "\"0s\"", Kind::Duration(Duration::ZERO, YEAR, |c| &mut c.cache.max_ttl),
+        "No lifetime is longer, wherever it comes from, `min_ttl` included; 0s: no bound."),
+    setting!("cache.heuristic_max" = "\"24h\"", Kind::Duration(Duration::ZERO, YEAR, |c| &mut c.cache.heuristic_max),
+        "Longest lifetime that is guessed from Last-Modified, where neither the response nor `ttl` gives one; 0s: none is."),
+    setting!("cache.heuristic_percent" = "10", Kind::Count(0, 100, |c| &mut c.cache.heuristic_percent),
+        "That guess, in percent of the time since Last-Modified."),
+    setting!("cache.stale_while_revalidate" = "\"0s\"", Kind::Duration(Duration::ZERO, YEAR, |c| &mut c.cache.stale_while_revalidate),
+        "How long a stale response is served while the origin server is asked, where the response says nothing of that."),
+    setting!("cache.stale_if_error" = "\"0s\"", Kind::Duration(Duration::ZERO, YEAR, |c| &mut c.cache.stale_if_error),
+        "How long a stale response is served in place of 500, 502, 503 and 504, where the response says nothing of that."),
+    setting!("cache.ignore_reload" = "false", Kind::Flag(|c| &mut c.cache.ignore_reload),
+        "A client's reload (Cache-Control: no-cache or max-age=0, Pragma: no-cache) is served like any request."),
+    setting!("cache.targeted" = "[\"CDN-Cache-Control\"]", Kind::Texts(field_name, |c| &mut c.cache.targeted),
+        "Fields that go before Cache-Control and Expires (RFC 9213); the first that is there and valid counts. Surrogate-Control comes after them."),
     setting!("cache.set_cookie" = "\"strip\"",
         Kind::Choice(&["strip", "store", "refuse"],
             |c, word| c.cache.set_cookie = match word {
@@ -150,6 +204,10 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
             |c| match c.cache.set_cookie {
                 SetCookie::Strip => "strip", SetCookie::Store => "store", SetCookie::Refuse => "refuse" }),
         "An explicitly fresh response with Set-Cookie: stored without it, stored as it is, or not stored."),
+    setting!("cache.x_cache" = "false", Kind::Flag(|c| &mut c.cache.x_cache),
+        "Responses have X-Cache: HIT or MISS beside Cache-Status."),
+    setting!("cache.cache_status_key" = "false", Kind::Flag(|c| &mut c.cache.cache_status_key),
+        "Cache-Status tells the cache key, too."),
 
     setting!("access.clients" = "[]", Kind::Networks(|c| &mut c.access.clients),
         "Who may use the proxy; empty: loopback and this host's own addresses."),
@@ -239,6 +297,15 @@ fn show_store(cache: &Cache) -> String {
         (StoreKind::Directory, None) => "dir".to_owned(),
         (StoreKind::Memory, _) => "memory".to_owned(),
         (StoreKind::Off, _) => "off".to_owned(),
+    }
+}
+
+fn field_name(text: &str) -> Result<(), String> {
+    match crate::http::syntax::is_token(text.as_bytes()) {
+        true => Ok(()),
+        false => Err(format!(
+            "\"{text}\" is no field name: write it as \"CDN-Cache-Control\""
+        )),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::settings::{LISTENER, SETTINGS, Setting};
+use super::policies::Overrides;
+use super::settings::{LISTENER, RULE, SETTINGS, Setting};
 use super::written::section_of;
 use super::{Config, Listener};
 
@@ -26,13 +27,21 @@ pub fn shipped() -> String {
         }
         shipped_row(&mut text, setting, "# ");
     }
+    text.push_str(
+        "\n# For some URLs: one table a rule. It may set, beside these, what a listener may set.\n# [[cache_rule]]\n",
+    );
+    for setting in RULE {
+        shipped_row(&mut text, setting, "# ");
+    }
     text
 }
 
 /// A file must say where to listen; the shipped one does what `baton forward` does.
 fn shipped_listener(text: &mut String) {
     text.push_str(
-        "\n# One table a listener; `priority` and `mode` may be left out.\n[[listener]]\n",
+        "\n# One table a listener; `priority` and `mode` may be left out. For its own requests it may set, too, what [cache] sets\n\
+         # for all: ttl, min_ttl, max_ttl, heuristic_max, heuristic_percent, stale_while_revalidate, stale_if_error,\n\
+         # ignore_reload, targeted, set_cookie, x_cache, cache_status_key.\n[[listener]]\n",
     );
     for setting in LISTENER {
         shipped_row(
@@ -75,7 +84,19 @@ pub fn effective(config: &Config) -> String {
         }
         effective_row(&mut text, setting, config);
     }
+    for rule in &config.cache_rules {
+        text.push_str("\n[[cache_rule]]\n");
+        RULE.iter()
+            .for_each(|setting| effective_row(&mut text, setting, rule));
+        effective_overrides(&mut text, &rule.caching);
+    }
     text
+}
+
+fn effective_overrides(text: &mut String, overrides: &Overrides) {
+    for (name, value) in &overrides.0 {
+        let _ = writeln!(text, "{name} = {value}");
+    }
 }
 
 fn effective_listener(text: &mut String, listener: &Listener) {
@@ -83,6 +104,7 @@ fn effective_listener(text: &mut String, listener: &Listener) {
     LISTENER
         .iter()
         .for_each(|setting| effective_row(text, setting, listener));
+    effective_overrides(text, &listener.caching);
 }
 
 fn effective_row<T: Clone>(text: &mut String, setting: &Setting<T>, target: &T) {

@@ -19,6 +19,8 @@ pub(super) enum Kind<T> {
     Count(usize, usize, fn(&mut T) -> &mut usize),
     /// A whole number up to 255.
     Small(fn(&mut T) -> &mut u8),
+    /// true or false.
+    Flag(fn(&mut T) -> &mut bool),
     /// One of some words.
     Choice(
         &'static [&'static str],
@@ -55,6 +57,7 @@ impl<T: Clone> Kind<T> {
                 let number = bounded(count(value)?, 0, 255, |n| n.to_string())?;
                 *field(target) = u8::try_from(number).map_err(|error| error.to_string())?;
             }
+            Kind::Flag(field) => *field(target) = truth(value)?,
             Kind::Choice(words, set, _) => {
                 let word = text(value)?;
                 if !words.contains(&word) {
@@ -90,6 +93,7 @@ impl<T: Clone> Kind<T> {
             Kind::Size(_, _, field) => quoted(&show_size(*field(&mut copy))),
             Kind::Count(_, _, field) => field(&mut copy).to_string(),
             Kind::Small(field) => field(&mut copy).to_string(),
+            Kind::Flag(field) => field(&mut copy).to_string(),
             Kind::Choice(_, _, show) => quoted(show(target)),
             Kind::Text(_, show) => quoted(&show(target)),
             Kind::Networks(field) => list(
@@ -112,6 +116,7 @@ impl<T: Clone> Kind<T> {
             Kind::Count(min, max, _) if *max == usize::MAX => format!("{min} or more"),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
             Kind::Small(_) => "0 to 255".to_owned(),
+            Kind::Flag(_) => "true | false".to_owned(),
             Kind::Choice(words, _, _) => words.join(" | "),
             Kind::Text(..) => "text".to_owned(),
             Kind::Networks(_) => "networks, as [\"10.0.0.0/8\", \"::1\"]".to_owned(),
@@ -179,6 +184,15 @@ fn count(value: &DeValue<'_>) -> Result<usize, String> {
     number
         .and_then(|number: i64| usize::try_from(number).ok())
         .ok_or_else(|| format!("a whole number is wanted, not {}", describe(value)))
+}
+
+fn truth(value: &DeValue<'_>) -> Result<bool, String> {
+    let truth = value.as_bool().or(match value.as_str() {
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        _ => None,
+    });
+    truth.ok_or_else(|| format!("true or false is wanted, not {}", describe(value)))
 }
 
 fn port(value: &DeValue<'_>) -> Result<u16, String> {

@@ -8,10 +8,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Error, Place};
-use super::settings::{LISTENER, SETTINGS, Setting};
+use super::policies::{OVERRIDABLE, Overrides};
+use super::settings::{LISTENER, RULE, SETTINGS, Setting};
 use super::{
-    Access, AccessFormat, Cache, Client, Config, HostField, Listener, Log, Mode, Origin, Queue,
-    Reverse, SetCookie, StoreKind, Worker,
+    Access, AccessFormat, Cache, CacheRule, Client, Config, HostField, Listener, Log, Mode, Origin,
+    Queue, Reverse, SetCookie, StoreKind, Worker,
 };
 
 /// All settings at their declared defaults, without a listener.
@@ -30,6 +31,7 @@ pub(super) fn default_listener() -> Listener {
         address: ([127, 0, 0, 1], 0).into(),
         mode: Mode::Forward,
         priority: 0,
+        caching: Overrides::default(),
     };
     for setting in LISTENER {
         apply_text(setting, &mut listener, setting.default)
@@ -63,6 +65,18 @@ pub(super) fn lay_file(config: &mut Config, path: &Path, text: &str) -> Result<(
                     place,
                     "listener",
                     "listeners are written as [[listener]], with two brackets",
+                ));
+            }
+            ("cache_rule", DeValue::Array(rules)) => {
+                for rule in rules.iter() {
+                    config.cache_rules.push(read_rule(rule, &at)?);
+                }
+            }
+            ("cache_rule", _) => {
+                return Err(Error::new(
+                    place,
+                    "cache_rule",
+                    "rules are written as [[cache_rule]], with two brackets",
                 ));
             }
             (section, DeValue::Table(rows)) => {
@@ -125,13 +139,11 @@ fn read_listener(
     let mut listener = default_listener();
     for (key, value) in rows {
         let place = at(key.span().start);
-        lay_one(
-            LISTENER,
-            &mut listener,
-            &format!("listener.{}", key.get_ref()),
-            value.get_ref(),
-            place,
-        )?;
+        let name = format!("listener.{}", key.get_ref());
+        match listener.caching.set(key.get_ref(), value.get_ref()) {
+            Some(set) => set.map_err(|message| Error::new(place, &name, message))?,
+            None => lay_one(LISTENER, &mut listener, &name, value.get_ref(), place)?,
+        }
     }
     if !rows.contains_key("address") {
         return Err(Error::new(
@@ -141,6 +153,39 @@ fn read_listener(
         ));
     }
     Ok(listener)
+}
+
+fn read_rule(
+    value: &Spanned<DeValue<'_>>,
+    at: &dyn Fn(usize) -> Place,
+) -> Result<CacheRule, Error> {
+    let whole = at(value.span().start);
+    let DeValue::Table(rows) = value.get_ref() else {
+        let message = "rules are written as [[cache_rule]]";
+        return Err(Error::new(whole, "cache_rule", message));
+    };
+    let mut rule = CacheRule {
+        uri: String::new(),
+        listener: None,
+        store: true,
+        caching: Overrides::default(),
+    };
+    for (key, value) in rows {
+        let place = at(key.span().start);
+        let name = format!("cache_rule.{}", key.get_ref());
+        match rule.caching.set(key.get_ref(), value.get_ref()) {
+            Some(set) => set.map_err(|message| Error::new(place, &name, message))?,
+            None => lay_one(RULE, &mut rule, &name, value.get_ref(), place)?,
+        }
+    }
+    if rule.uri.is_empty() {
+        let message = format!(
+            "a rule needs the URLs that it is for, as uri = \"^http://example\\\\.org/\"; it may set store, listener, {}",
+            OVERRIDABLE.join(", ")
+        );
+        return Err(Error::new(whole, "cache_rule.uri", message));
+    }
+    Ok(rule)
 }
 
 fn lay_one<T: Clone>(
@@ -159,7 +204,11 @@ fn lay_one<T: Clone>(
     }
 }
 
-fn apply_text<T: Clone>(setting: &Setting<T>, target: &mut T, text: &str) -> Result<(), String> {
+pub(super) fn apply_text<T: Clone>(
+    setting: &Setting<T>,
+    target: &mut T,
+    text: &str,
+) -> Result<(), String> {
     let document = format!("value = {text}");
     let table = DeTable::parse(&document).map_err(|error| error.to_string())?;
     let value = table.get_ref().get("value").ok_or("no value")?;
@@ -243,17 +292,8 @@ fn blank() -> Config {
             to: None,
             host: HostField::Pass,
         },
-        cache: Cache {
-            store: StoreKind::Memory,
-            directory: None,
-            memory: 0,
-            max_object: 0,
-            max_size: 0,
-            min_free: 0,
-            open_files: 0,
-            ttl: zero,
-            set_cookie: SetCookie::Strip,
-        },
+        cache: blank_cache(),
+        cache_rules: Vec::new(),
         access: Access {
             clients: Vec::new(),
             purge: Vec::new(),
@@ -273,6 +313,31 @@ fn blank() -> Config {
             level: String::new(),
             access: AccessFormat::Combined,
         },
+    }
+}
+
+fn blank_cache() -> Cache {
+    let zero = std::time::Duration::ZERO;
+    Cache {
+        store: StoreKind::Memory,
+        directory: None,
+        memory: 0,
+        max_object: 0,
+        max_size: 0,
+        min_free: 0,
+        open_files: 0,
+        ttl: zero,
+        min_ttl: zero,
+        max_ttl: zero,
+        heuristic_max: zero,
+        heuristic_percent: 0,
+        stale_while_revalidate: zero,
+        stale_if_error: zero,
+        ignore_reload: false,
+        targeted: Vec::new(),
+        set_cookie: SetCookie::Strip,
+        x_cache: false,
+        cache_status_key: false,
     }
 }
 

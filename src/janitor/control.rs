@@ -21,7 +21,7 @@ use super::board::Board;
 use super::books::Books;
 use super::operations::{Ground, Instance, Note, perform};
 use super::protocol::{Done, Reply, Request};
-use crate::cache::Policy;
+use crate::cache::Policies;
 use crate::shared::Region;
 use crate::store::disk::place::{CONTROL, Place};
 use crate::sys::files;
@@ -47,13 +47,13 @@ struct Shared {
     region: OwnedFd,
     board: Arc<Board>,
     tell: Sender<Note>,
-    policy: Policy,
+    policies: Policies,
     active: AtomicUsize,
 }
 
 impl Control {
     /// Listens in the directory, in place of a socket that a dead janitor has left there.
-    pub fn start(place: &Place, region: OwnedFd, policy: Policy) -> io::Result<Control> {
+    pub fn start(place: &Place, region: OwnedFd, policies: Policies) -> io::Result<Control> {
         files::remove(place.root(), CONTROL.as_bytes())?;
         let listener = UnixListener::bind(address(place))?;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -65,7 +65,7 @@ impl Control {
             region,
             board: board.clone(),
             tell,
-            policy,
+            policies,
             active: AtomicUsize::new(0),
         });
         Builder::new()
@@ -157,7 +157,7 @@ fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let ground = Ground {
         place: &shared.place,
         instance: Some(&instance),
-        policy: shared.policy,
+        policies: &shared.policies,
     };
     let mut out = BufWriter::new(stream);
     let done = perform(&request, &ground, &mut |reply| {
@@ -232,7 +232,7 @@ mod tests {
         let path = temporary.path().join("x".repeat(120)).join("cache");
         let place = Place::prepare(&path).unwrap();
         let (_, fd) = Region::create(1).unwrap();
-        let control = Control::start(&place, fd, Policy::default()).unwrap();
+        let control = Control::start(&place, fd, Policies::default()).unwrap();
         (temporary, place, control)
     }
 
@@ -254,7 +254,7 @@ mod tests {
         let (_temporary, place, control) = started();
         drop(control);
         let (_, fd) = Region::create(1).unwrap();
-        let _control = Control::start(&place, fd, Policy::default()).unwrap();
+        let _control = Control::start(&place, fd, Policies::default()).unwrap();
         let metadata = std::fs::metadata(place.path().join(CONTROL)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
         assert!(connect(&place).unwrap().is_some());

@@ -117,7 +117,7 @@ pub fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow::Resul
     let place = Place::open(path).context("the cache directory cannot be opened")?;
     let control = region
         .try_clone()
-        .and_then(|region| Control::start(&place, region, config.policy()))
+        .and_then(|region| Control::start(&place, region, launch.config.policies()))
         .inspect_err(|error| log::warn!("there is no control socket for commands: {error}"));
     let region = Region::open(region).context("the shared memory")?;
     let mut janitor = Janitor::new(place, region, config);

@@ -253,6 +253,7 @@ mod tests {
             address: address.parse().unwrap(),
             mode,
             priority: 0,
+            caching: config::Overrides::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::kept::Kept;
 use super::meter;
 use super::returns::Returns;
 use crate::access::{Clients, Destinations};
-use crate::cache::{Key, Policy};
+use crate::cache::{Key, Policies};
 use crate::config::{Config, Launch, Mode};
 use crate::dispatch::Conn;
 use crate::http::head::Limits;
@@ -42,7 +42,7 @@ pub struct Context {
     pub reverse_to: Option<Authority>,
     pub resolver: Resolver,
     pub pool: RefCell<Pool>,
-    pub policy: Policy,
+    pub policies: Policies,
     pub store: Option<Kept>,
     pub herd: Rc<Herd>,
     /// Keys that are being revalidated behind a stale response.
@@ -104,7 +104,7 @@ impl Context {
                 config.origin.idle_per_host,
                 config.origin.idle_timeout,
             )),
-            policy: config.cache.policy(),
+            policies: config.policies(),
             store: Kept::new(&config.cache, &region, worker),
             herd: Rc::default(),
             behind: RefCell::default(),

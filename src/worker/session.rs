@@ -13,10 +13,12 @@ use tokio::time::Instant;
 
 use super::context::{Active, Context, Held};
 use super::exchange::{self, Begun, Later, Next};
+use crate::cache::{Key, PolicyId, Side, key};
 use crate::config::Mode;
 use crate::dispatch::Conn;
 use crate::http::head::{HeadError, RequestHead, Scan};
 use crate::http::page::{Answer, AnswerReason};
+use crate::http::target::TargetUri;
 use crate::ipc::{MAX_BYTES, Offer};
 use crate::wire::{Broken, Inbox, Pace, Stream, buffers};
 
@@ -31,6 +33,10 @@ pub struct Session {
     pub context: Rc<Context>,
     pub conn: Conn,
     pub mode: Mode,
+    /// What the operator has decided about the request in progress.
+    pub policy: PolicyId,
+    /// Its key, where Cache-Status has that.
+    pub key_told: Option<Key>,
     pub stream: Stream,
     /// Octets of requests that have arrived.
     pub inbox: Inbox,
@@ -87,6 +93,8 @@ impl Session {
         Session {
             context: context.clone(),
             mode: context.mode(&conn),
+            policy: PolicyId::default(),
+            key_told: None,
             conn,
             stream,
             inbox: Inbox::with(octets),
@@ -97,6 +105,25 @@ impl Session {
             expects_more: false,
             _held: held,
         }
+    }
+
+    /// Once a request; its URL is looked at only where there are rules for URLs.
+    pub fn choose_policy(&mut self, uri: &TargetUri, side: Side) {
+        let policies = &self.context.policies;
+        let listener = usize::from(self.conn.listener);
+        self.policy = match policies.has_rules() {
+            false => policies.choose(listener, b""),
+            true => {
+                let mut text = self.context.key_buffer.take();
+                text.clear();
+                key::write(uri, Side::Forward, &mut text);
+                let chosen = policies.choose(listener, &text);
+                self.context.key_buffer.set(text);
+                chosen
+            }
+        };
+        let tells = policies.get(self.policy).status_key;
+        self.key_told = tells.then(|| Key::of(uri, side));
     }
 
     /// The plain part: reads once and serves what needs no waiting.

@@ -65,7 +65,8 @@ const STORING: &[(&str, &str, bool, &str)] = &[
     ("Expires: 0", "", false, "no-freshness"),
     ("Expires: Thu, 01 Jan 1970 00:00:00 GMT", "", false, "no-freshness"),
     ("X-Nothing: said", "", false, "no-freshness"),
-    ("ETag: \"a\"", "", false, "no-freshness"),
+    // Kept, and asked about each time.
+    ("ETag: \"a\"", "", false, "stored"),
     ("Cache-Control: no-store", "", false, "no-store"),
     ("Cache-Control: max-age=60, no-store", "", false, "no-store"),
     ("Cache-Control: max-age=60\r\nCache-Control: no-store", "", false, "no-store"),

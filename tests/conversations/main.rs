@@ -30,6 +30,7 @@ mod processes;
 mod queue;
 mod ranges;
 mod rfc9111;
+mod settings;
 mod shutdown;
 mod size;
 mod stale;

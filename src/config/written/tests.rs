@@ -74,6 +74,39 @@ fn errors_name_file_line_key_and_what_is_allowed() {
 }
 
 #[test]
+fn errors_in_rules_and_overrides_likewise() {
+    let table = [
+        (
+            "[[cache_rule]]\nuri = \"a(\"\n",
+            "proxy.conf:2: cache_rule.uri: \"a(\" is no regular expression: regex parse error:     a(      ^ error: unclosed group",
+        ),
+        (
+            "[[cache_rule]]\nttl = \"1m\"\n",
+            "proxy.conf:1: cache_rule.uri: a rule needs the URLs that it is for, as uri = \"^http://example\\\\.org/\"; it may set store, listener, ttl, min_ttl, max_ttl, heuristic_max, heuristic_percent, stale_while_revalidate, stale_if_error, ignore_reload, targeted, set_cookie, x_cache, cache_status_key",
+        ),
+        (
+            "[[cache_rule]]\nuri = \"a\"\nttl = 5\n",
+            "proxy.conf:3: cache_rule.ttl: a time such as \"500ms\", \"10s\" or \"1h 30m\" is wanted, not 5",
+        ),
+        (
+            "[[cache_rule]]\nuri = \"a\"\nmemory = 5\n",
+            "proxy.conf:3: cache_rule.memory: there is no such setting; did you mean \"cache_rule.store\"?",
+        ),
+        (
+            "[[listener]]\nignore_reload = 1\n",
+            "proxy.conf:2: listener.ignore_reload: true or false is wanted, not 1",
+        ),
+        (
+            "[cache]\ntargeted = [\"a b\"]\n",
+            "proxy.conf:2: cache.targeted: \"a b\" is no field name: write it as \"CDN-Cache-Control\"",
+        ),
+    ];
+    for (text, error) in table {
+        assert_eq!(file(text).unwrap_err(), error, "{text}");
+    }
+}
+
+#[test]
 fn a_flag_takes_toml_and_plain_text_alike() {
     let mut config = defaults();
     let mut set =
@@ -117,7 +150,9 @@ fn the_shipped_file_holds_every_setting_with_its_default() {
             .unwrap_or(line)
             .to_owned()
     };
-    let uncommented: Vec<String> = text.lines().map(bare).collect();
+    // A rule has no defaults: it is for some URLs, or it is none.
+    let (all, _) = text.split_once("\n# For some URLs").unwrap();
+    let uncommented: Vec<String> = all.lines().map(bare).collect();
     let mut expected = defaults();
     expected.listeners.push(default_listener());
     assert_eq!(file(&uncommented.join("\n")).unwrap(), expected);
@@ -137,6 +172,23 @@ fn what_check_prints_reads_back_to_the_same_settings() {
         "10.0.0.0/8".parse().unwrap(),
         "192.168.1.7/32".parse().unwrap(),
     ];
+    let rules = r#"
+[[listener]]
+address = "127.0.0.1:1"
+targeted = ["A-Cache-Control", "CDN-Cache-Control"]
+min_ttl = "1m"
+[[cache_rule]]
+uri = "\\.(png|jpg)\\?"
+store = false
+[[cache_rule]]
+uri = "^http://\"a"
+listener = "127.0.0.1:1"
+set_cookie = "store"
+heuristic_percent = 20
+x_cache = true
+"#;
+    lay_file(&mut config, Path::new("proxy.conf"), rules).unwrap();
+    assert_eq!(config.cache_rules.len(), 2);
     assert_eq!(file(&effective(&config)).unwrap(), config);
 }
 
@@ -167,7 +219,7 @@ fn listeners_of_the_command_line_replace_those_of_the_file() {
 
 /// The README's table of settings, made of the declarations.
 fn table() -> String {
-    use crate::config::settings::{LISTENER, SETTINGS};
+    use crate::config::settings::{LISTENER, RULE, SETTINGS};
     use std::fmt::Write;
     let mut text = String::from("| setting | default | allowed | what |\n|---|---|---|---|\n");
     let cell = |text: &str| text.replace('|', "\\|");
@@ -188,6 +240,14 @@ fn table() -> String {
         );
     }
     for setting in SETTINGS {
+        row(
+            setting.key,
+            setting.default,
+            setting.kind.allowed(),
+            setting.help,
+        );
+    }
+    for setting in RULE {
         row(
             setting.key,
             setting.default,

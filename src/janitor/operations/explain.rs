@@ -68,7 +68,9 @@ fn judge(ground: &Ground<'_>, key: &Key, request: &RequestHead) -> anyhow::Resul
         (None, true) => Found::Others,
         (None, false) => Found::Nothing,
     };
-    let outcome = outcome(request, found, &ground.policy, now);
+    let policy = ground.policies.of_key(key.as_bytes());
+    let policy = policy.cloned().unwrap_or_default();
+    let outcome = outcome(request, found, &policy, now);
     let mut status = Vec::new();
     outcome.status.write(&mut status);
     let at = selected.map(|(at, _)| at);

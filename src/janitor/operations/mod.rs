@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::board::Board;
 use super::catalogue::{Catalogue, CatalogueError, Change, Reader};
 use super::protocol::{Done, Reply, Request};
-use crate::cache::{Name, Policy, key};
+use crate::cache::{Name, Policies, key};
 use crate::shared::Region;
 use crate::store::disk::place::{CATALOGUE, Place};
 
@@ -29,7 +29,7 @@ pub struct Ground<'a> {
     /// None: the directory is at rest, and nobody else changes it meanwhile.
     pub instance: Option<&'a Instance>,
     /// What the operator has decided about caching.
-    pub policy: Policy,
+    pub policies: &'a Policies,
 }
 
 /// What an operation in the janitor has at hand.

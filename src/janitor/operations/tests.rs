@@ -40,7 +40,7 @@ fn at_rest(place: &Place, request: &Request) -> Done {
     let ground = Ground {
         place,
         instance: None,
-        policy: Policy::default(),
+        policies: &Policies::default(),
     };
     perform(request, &ground, &mut |_| Ok(())).unwrap()
 }
@@ -199,7 +199,7 @@ fn without_a_catalogue_there_are_still_figures() {
     let ground = Ground {
         place: &place,
         instance: None,
-        policy: Policy::default(),
+        policies: &Policies::default(),
     };
     let error = perform(&Request::Ls, &ground, &mut |_| Ok(())).unwrap_err();
     assert!(format!("{error:#}").contains("catalogue"), "{error:#}");

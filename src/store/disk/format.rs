@@ -10,6 +10,7 @@
 //! 10  length of the head     …   the body, if it is inline
 //! ```
 
+use crate::cache::control::Speaker;
 use crate::cache::vary::Selection;
 use crate::cache::{CacheControl, Lifetime, Part, Source, Stored, Times};
 use crate::http::Headers;
@@ -18,7 +19,7 @@ use crate::http::range::Span;
 use crate::store::MAX_VARIANTS;
 
 /// Rises with any change of the layout, and of what selections are equal; files of another version are misses, and are swept.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const MAGIC: &[u8; 6] = b"baton\0";
 /// Magic, version, length.
 const PREFIX: usize = 14;
@@ -202,7 +203,8 @@ fn encode_object(kept: &Kept, out: &mut Vec<u8>) {
     u64(stored.times.request as u64, out);
     u64(stored.times.response as u64, out);
     u32(stored.lifetime.seconds, out);
-    out.push(stored.lifetime.source as u8);
+    out.push(stored.lifetime.source.number());
+    encode_control(&stored.control, out);
     u32(stored.initial_age, out);
     u64(stored.date as u64, out);
     optional(stored.last_modified.map(|time| time as u64), out);
@@ -222,6 +224,50 @@ fn encode_object(kept: &Kept, out: &mut Vec<u8>) {
     }
     u32(kept.checksums.len() as u32, out);
     kept.checksums.iter().for_each(|sum| u32(*sum, out));
+}
+
+/// What another field than Cache-Control says: that field may not have been kept, and the names of such fields are the
+/// operator's to change. Cache-Control itself is read again.
+fn encode_control(control: &CacheControl, out: &mut Vec<u8>) {
+    out.push(match control.spoken_by {
+        Speaker::CacheControl => return out.push(0),
+        Speaker::Surrogate => 1,
+        Speaker::Targeted => 2,
+    });
+    let mut copy = *control;
+    let (mut flags, mut bit) = (0, 1);
+    for flag in copy.flags() {
+        flags |= if *flag { bit } else { 0 };
+        bit <<= 1;
+    }
+    u32(flags, out);
+    for seconds in copy.times() {
+        optional(seconds.map(u64::from), out);
+    }
+}
+
+/// Some(None): what Cache-Control says counts.
+fn decode_control(reader: &mut Reader<'_>) -> Option<Option<CacheControl>> {
+    let spoken_by = match reader.u8()? {
+        0 => return Some(None),
+        1 => Speaker::Surrogate,
+        2 => Speaker::Targeted,
+        _ => return None,
+    };
+    let mut control = CacheControl {
+        present: true,
+        spoken_by,
+        ..CacheControl::default()
+    };
+    let mut flags = reader.u32()?;
+    for flag in control.flags() {
+        *flag = flags & 1 == 1;
+        flags >>= 1;
+    }
+    for seconds in control.times() {
+        *seconds = reader.optional()?.and_then(|it| u32::try_from(it).ok());
+    }
+    Some(Some(control))
 }
 
 fn encode_list(list: &List, out: &mut Vec<u8>) {
@@ -256,20 +302,23 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
     let text = reader.counted()?.to_vec();
     let headers = fields(&text)?;
     let selection = Selection::read(reader.counted()?)?;
+    let times = Times {
+        request: reader.u64()? as i64,
+        response: reader.u64()? as i64,
+    };
+    let lifetime = Lifetime {
+        seconds: reader.u32()?,
+        source: Source::from_number(reader.u8()?)?,
+    };
+    let control = decode_control(reader)?;
     let stored = Stored {
         status,
         reason,
         selection,
-        times: Times {
-            request: reader.u64()? as i64,
-            response: reader.u64()? as i64,
-        },
-        lifetime: Lifetime {
-            seconds: reader.u32()?,
-            source: Source::from_number(reader.u8()?)?,
-        },
+        times,
+        lifetime,
         initial_age: reader.u32()?,
-        control: CacheControl::of(&headers),
+        control: control.unwrap_or_else(|| CacheControl::of(&headers)),
         headers,
         date: reader.u64()? as i64,
         last_modified: reader.optional()?.map(|time| time as i64),

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use super::fetch::{self, Prefix, Reply, write_field};
-use super::recording::Recording;
+use super::recording::{Recording, write_told};
 use super::relay::{Onward, Relay};
 use super::request_body::{Ends, RequestBody, Trouble};
 use super::{Fetch, Request, answer, share};
@@ -278,7 +278,9 @@ fn write_reply_head(
     let end_to_end = EndToEnd::of_response(&head.headers);
     for (name, value) in head.headers.iter() {
         let is_length = name.eq_ignore_ascii_case("content-length");
-        if end_to_end.keeps(name) && (!is_length || length_of_get) {
+        // Edge Architecture 2.1: it is for surrogates, and goes no further than the first.
+        let is_for_us = name.eq_ignore_ascii_case("surrogate-control");
+        if end_to_end.keeps(name) && !is_for_us && (!is_length || length_of_get) {
             write_field(name, value, &mut out);
         }
     }
@@ -291,7 +293,7 @@ fn write_reply_head(
     }
     fetch::write_framing(framing, &mut out);
     loops::write_via(head.version, &session.context.pseudonym, &mut out);
-    recording.write_status(&mut out);
+    write_told(session, recording.status(), false, &mut out);
     write_connection(request.head.version, persists, &mut out);
     out.extend_from_slice(b"\r\n");
     session.outbox = out;

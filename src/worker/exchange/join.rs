@@ -74,7 +74,7 @@ pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
 /// None: the origin server is still to be asked, as the fetch says now.
 async fn look_again(context: &Context, fetch: &mut Fetch) -> Option<Looked> {
     let key = fetch.plan.key.clone()?;
-    match lookup::look(context, &fetch.request.head, key).await {
+    match lookup::look(context, &fetch.request.head, key, fetch.plan.policy).await {
         Looked::Ask(plan) => {
             fetch.plan = plan;
             None
@@ -115,8 +115,8 @@ fn hit(context: &Context, fetch: &Fetch, object: Rc<Object>) -> Option<Hit> {
         return None;
     }
     let now = clock::unix_seconds();
-    let Decision::Serve(selected, Reused::Fresh) = decide(request, stored, &context.policy, now)
-    else {
+    let policy = context.policies.get(fetch.plan.policy);
+    let Decision::Serve(selected, Reused::Fresh) = decide(request, stored, policy, now) else {
         return None;
     };
     let is_soon = match (&selected, growing.expected) {

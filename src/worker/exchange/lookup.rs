@@ -6,7 +6,7 @@ use super::{Fetch, Hit};
 use crate::cache::decide::{Decision, With, decide};
 use crate::cache::part::{self, Selected};
 use crate::cache::stale::{self, Excuse, Failure};
-use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, Side, Verdict};
+use crate::cache::{self, CacheStatus, Forwarded, Key, MissReason, PolicyId, Side, Verdict};
 use crate::http::conditional;
 use crate::http::head::{Method, RequestHead};
 use crate::http::page::{Answer, AnswerReason};
@@ -47,12 +47,14 @@ pub struct Plan {
     pub fallback: Option<Rc<Object>>,
     /// How often an answer had come into the store when this was planned.
     pub seen: u64,
+    /// What the operator has decided about such requests.
+    pub policy: PolicyId,
     /// As far as it is known.
     pub status: CacheStatus,
 }
 
 impl Plan {
-    fn without_store(status: CacheStatus) -> Plan {
+    fn without_store(status: CacheStatus, policy: PolicyId) -> Plan {
         Plan {
             key: None,
             version: Version::default(),
@@ -62,6 +64,7 @@ impl Plan {
             fallback: None,
             offers: Vec::new(),
             seen: 0,
+            policy,
             status,
         }
     }
@@ -113,10 +116,11 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
             detail: Some("off"),
             ..CacheStatus::default()
         };
-        return Looked::Ask(Plan::without_store(status));
+        return Looked::Ask(Plan::without_store(status, session.policy));
     };
-    if let Some(reason) = cache::reuse::bypass(head) {
-        let mut plan = Plan::without_store(CacheStatus::miss(reason));
+    let policy = session.policy;
+    if let Some(reason) = cache::reuse::bypass(head, session.context.policies.get(policy)) {
+        let mut plan = Plan::without_store(CacheStatus::miss(reason), policy);
         if head.method == Method::Post {
             plan.version = store.version(Key::of(uri, side).as_bytes());
         }
@@ -129,25 +133,26 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
     let version = store.version(&key);
     let looked = match store.find(&key, &head.headers) {
         Find::AskDisk => Looked::AskDisk(Key::from(&key[..])),
-        found => judge(&session.context, head, &key, version, found),
+        found => judge(&session.context, head, (&key, policy), version, found),
     };
     session.context.key_buffer.set(key);
     looked
 }
 
 /// The same where only the disk knows.
-pub async fn look(context: &Context, head: &RequestHead, key: Key) -> Looked {
+pub async fn look(context: &Context, head: &RequestHead, key: Key, policy: PolicyId) -> Looked {
     let Some(store) = &context.store else {
-        return Looked::Ask(Plan::without_store(CacheStatus::miss(MissReason::NotFound)));
+        let status = CacheStatus::miss(MissReason::NotFound);
+        return Looked::Ask(Plan::without_store(status, policy));
     };
     let key = key.as_bytes();
     let version = store.version(key);
     let found = store.look(key, &head.headers).await;
-    judge(context, head, key, version, found)
+    judge(context, head, (key, policy), version, found)
 }
 
 /// What was found could not be read: it is asked for as if it had not been there.
-pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
+pub fn lost(context: &Context, uri: &TargetUri, side: Side, policy: PolicyId) -> Plan {
     let key = Key::of(uri, side);
     let status = CacheStatus {
         detail: Some("damaged"),
@@ -166,6 +171,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
         rest: None,
         fallback: None,
         offers: Vec::new(),
+        policy,
         status,
     }
 }
@@ -174,7 +180,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side) -> Plan {
 fn judge(
     context: &Context,
     head: &RequestHead,
-    key: &[u8],
+    (key, policy): (&[u8], PolicyId),
     version: Version,
     found: Find,
 ) -> Looked {
@@ -188,6 +194,7 @@ fn judge(
         fallback: None,
         offers: Vec::new(),
         seen: context.herd.stored(key),
+        policy,
         status,
     };
     let object = match found {
@@ -195,7 +202,8 @@ fn judge(
         Find::OtherVariant => return missing(head, MissReason::Vary, plan),
         Find::Absent | Find::AskDisk => return missing(head, MissReason::NotFound, plan),
     };
-    match decide(head, &object.stored, &context.policy, now) {
+    let rules = context.policies.get(policy);
+    match decide(head, &object.stored, rules, now) {
         Decision::Serve(selected, reused) => {
             Looked::Hit(Hit::stored(object, selected, now, reused.as_str()))
         }
@@ -242,7 +250,8 @@ pub fn instead(context: &Context, fetch: &Fetch, failure: Failure) -> Option<Hit
     let object = fetch.plan.fallback.as_ref()?;
     let head = &fetch.request.head;
     let now = clock::unix_seconds();
-    let excuse = stale::instead_of(failure, &head.headers, &object.stored, &context.policy, now)?;
+    let policy = context.policies.get(fetch.plan.policy);
+    let excuse = stale::instead_of(failure, &head.headers, &object.stored, policy, now)?;
     let selected = part::selected(head, &object.stored);
     let mut hit = Hit::stored(object.clone(), selected, now, excuse.as_str());
     hit.status = CacheStatus {
@@ -261,7 +270,8 @@ pub fn instead(context: &Context, fetch: &Fetch, failure: Failure) -> Option<Hit
 impl Hit {
     fn stored(object: Rc<Object>, selected: Selected, now: i64, reason: &'static str) -> Hit {
         Hit {
-            status: CacheStatus::hit(object.stored.remaining(now)),
+            status: CacheStatus::hit(object.stored.remaining(now))
+                .because(object.stored.lifetime.source),
             age: object.stored.age(now),
             object,
             selected,

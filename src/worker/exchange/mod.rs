@@ -156,6 +156,7 @@ pub fn begin(session: &mut Session) -> Begun {
         }
         Err(answer) => return Begun::Written(answer::refuse(session, &answer, began)),
     }
+    session.choose_policy(&uri, to.side());
     match lookup::lookup(session, &uri, to.side()) {
         lookup::Looked::Answer(answer) => Begun::Written(answer::refuse(session, &answer, began)),
         lookup::Looked::Hit(hit) => match serve::hit_now(session, &admitted, &hit, began) {
@@ -217,7 +218,7 @@ async fn serve_hit(
     match serve::hit(session, &request, &hit).await {
         serve::Served::Next(next) => next,
         serve::Served::Lost => {
-            let plan = lookup::lost(&session.context, &uri, to.side());
+            let plan = lookup::lost(&session.context, &uri, to.side(), session.policy);
             let fetch = Fetch {
                 request,
                 uri,
@@ -244,7 +245,7 @@ async fn look(
     to: route::Origin,
     key: Key,
 ) -> Next {
-    let looked = lookup::look(&session.context, &request.head, key).await;
+    let looked = lookup::look(&session.context, &request.head, key, session.policy).await;
     looked_up(session, request, uri, to, looked).await
 }
 

@@ -150,7 +150,8 @@ async fn selected(
         return Recorded::AskAgain(plan.anew());
     };
     let times = reply.times();
-    let refreshed = cache::refresh(head, &chosen.stored, &reply.head, times, &context.policy);
+    let policy = context.policies.get(plan.policy);
+    let refreshed = cache::refresh(head, &chosen.stored, &reply.head, times, policy);
     let Ok(mut refreshed) = refreshed else {
         return Recorded::AskAgain(plan.anew());
     };
@@ -201,7 +202,7 @@ async fn refreshed(
         &stale.stored,
         &reply.head,
         reply.times(),
-        &context.policy,
+        context.policies.get(plan.policy),
     );
     let Ok(refreshed) = refreshed else {
         return Recorded::AskAgain(plan.anew());
@@ -262,7 +263,7 @@ async fn headed(
             &old.stored,
             &reply.head,
             reply.times(),
-            &context.policy,
+            context.policies.get(plan.policy),
         )
         .ok(),
         false => None,
@@ -272,7 +273,10 @@ async fn headed(
             stored,
             keep: Ok(()),
         }) => {
-            let status = plan.status.and_stored(stored.remaining(reply.answered_at));
+            let status = plan
+                .status
+                .and_stored(stored.remaining(reply.answered_at))
+                .because(stored.lifetime.source);
             store
                 .refresh(key.as_bytes(), old, stored, plan.version)
                 .await;
@@ -297,8 +301,9 @@ async fn kept(
 ) -> Recorded {
     let plan = &fetch.plan;
     let request = &fetch.request.head;
+    let policy = context.policies.get(plan.policy);
     let replaces = plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request);
-    let storable = cache::storable(request, head, reply.answered_at, &context.policy);
+    let storable = cache::storable(request, head, reply.answered_at, policy);
     if let Err(reason) = storable.and(for_others(fetch, head)) {
         // A newer representation that may not be kept still ends the use of the older one; a failure does not.
         if replaces && reply.head.status < 500 {
@@ -317,7 +322,7 @@ async fn kept(
             version = store.version(key.as_bytes());
         }
     }
-    let stored = Stored::new(request, head, reply.times(), &context.policy);
+    let stored = Stored::new(request, head, reply.times(), policy);
     begin(store, plan, key, reply, stored, keeping, version).await
 }
 
@@ -331,7 +336,7 @@ async fn kept_answer(
     reply: Box<Reply>,
 ) -> Recorded {
     let (plan, request) = (&fetch.plan, &fetch.request.head);
-    let policy = &context.policy;
+    let policy = context.policies.get(plan.policy);
     let storable =
         cache::storable::storable_answer(request, &reply.head, reply.answered_at, policy);
     if let Err(reason) = storable.and(for_others(fetch, &reply.head)) {
@@ -360,7 +365,10 @@ async fn begin(
     keeping: Keeping,
     version: Version,
 ) -> Recorded {
-    let status = plan.status.and_stored(stored.remaining(reply.answered_at));
+    let status = plan
+        .status
+        .and_stored(stored.remaining(reply.answered_at))
+        .because(stored.lifetime.source);
     match store.begin(key.clone(), stored, keeping.expected(), version) {
         Ok(writer) => Recorded::Reply(reply, Recording::begin(writer, keeping, status).await),
         Err(reason) => Recorded::passed(

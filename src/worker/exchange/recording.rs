@@ -16,6 +16,7 @@ use crate::shared::Counter;
 use crate::store::{Body, Growing, Object, SoFar, Writer};
 use crate::worker::context::Context;
 use crate::worker::kept::Filling;
+use crate::worker::session::Session;
 
 /// Octets of an older part that are taken along at most: each new part copies them.
 const MOST_JOINED: u64 = 64 << 20;
@@ -254,8 +255,8 @@ impl Recording {
     }
 
     /// The Cache-Status field (RFC 9211).
-    pub fn write_status(&self, out: &mut Vec<u8>) {
-        write_status(&self.status, out);
+    pub fn status(&self) -> &CacheStatus {
+        &self.status
     }
 
     /// The reason in one word, for the log.
@@ -287,6 +288,22 @@ pub fn write_status(status: &CacheStatus, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Cache-Status: ");
     status.write(out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The same with what the operator wants to be told beside. `hit`: the content is from the store.
+pub fn write_told(session: &Session, status: &CacheStatus, hit: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Cache-Status: ");
+    status.write(out);
+    if let Some(key) = &session.key_told {
+        cache::status::write_key(key.as_bytes(), out);
+    }
+    out.extend_from_slice(b"\r\n");
+    if session.context.policies.get(session.policy).x_cache {
+        out.extend_from_slice(match hit {
+            true => b"X-Cache: HIT\r\n".as_slice(),
+            false => b"X-Cache: MISS\r\n",
+        });
+    }
 }
 
 fn reason(status: &CacheStatus) -> &'static str {

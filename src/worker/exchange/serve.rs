@@ -148,7 +148,7 @@ fn write_head(
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(&hit.for_client);
     loops::write_via(Version::Http11, &session.context.pseudonym, out);
-    recording::write_status(&hit.status, out);
+    recording::write_told(session, &hit.status, true, out);
     write_connection(request.version, persists, out);
     out.extend_from_slice(b"\r\n");
     if request.method == Method::Head {

@@ -4,36 +4,7 @@ use super::engine::Table;
 use super::words::{Row, by, get, head, may, must, not_reused, post, reused};
 
 /// Rows that do not hold yet, and why.
-const TODO: &[(&str, &str)] = &[
-    ("200 is reused by a heuristic", "heuristic lifetimes"),
-    ("203 is reused by a heuristic", "heuristic lifetimes"),
-    ("204 is reused by a heuristic", "heuristic lifetimes"),
-    ("300 is reused by a heuristic", "heuristic lifetimes"),
-    ("301 is reused by a heuristic", "heuristic lifetimes"),
-    ("308 is reused by a heuristic", "heuristic lifetimes"),
-    ("404 is reused by a heuristic", "heuristic lifetimes"),
-    ("405 is reused by a heuristic", "heuristic lifetimes"),
-    ("410 is reused by a heuristic", "heuristic lifetimes"),
-    ("414 is reused by a heuristic", "heuristic lifetimes"),
-    ("501 is reused by a heuristic", "heuristic lifetimes"),
-    (
-        "302 is reused by a heuristic where it is public",
-        "heuristic lifetimes",
-    ),
-    (
-        "400 is reused by a heuristic where it is public",
-        "heuristic lifetimes",
-    ),
-    (
-        "599 is reused by a heuristic where it is public",
-        "heuristic lifetimes",
-    ),
-    ("a heuristic without a Date", "heuristic lifetimes"),
-    (
-        "a heuristic beside Content-Disposition",
-        "heuristic lifetimes",
-    ),
-];
+const TODO: &[(&str, &str)] = &[];
 
 #[test]
 fn in_reverse_mode() {

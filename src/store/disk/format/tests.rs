@@ -127,6 +127,30 @@ fn control_is_what_the_fields_say() {
     assert_eq!(fields(&kept.text), Some(kept.stored.headers.clone()));
 }
 
+#[test]
+fn what_another_field_says_is_kept() {
+    for (name, value) in [
+        (
+            "CDN-Cache-Control",
+            "max-age=60, must-revalidate, stale-if-error=5",
+        ),
+        ("Surrogate-Control", "max-age=60+7"),
+    ] {
+        let mut head = object(b"x", Body::Inline);
+        let Content::Object(kept) = &mut head.content else {
+            unreachable!("an object was made")
+        };
+        let headers = [(name, value), ("Cache-Control", "no-store")]
+            .into_iter()
+            .collect();
+        kept.stored.control =
+            crate::cache::targeted::control(&headers, &crate::cache::Policy::default());
+        assert_eq!(kept.stored.control.max_age, Some(60));
+        let (back, _) = Head::decode(&encoded(&head)).unwrap();
+        assert_eq!(back, head, "{name}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
