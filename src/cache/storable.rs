@@ -423,7 +423,7 @@ mod tests {
                 ..ResponseHead::new()
             };
             let policy = Policy {
-                ttl: 60,
+                ttl: Bound::new(60),
                 ..Policy::default()
             };
             storable_answer(&request, &response, NOW, &policy).map(|_| ())
