@@ -134,7 +134,11 @@ fn side(mode: Mode) -> Side {
 
 /// `levels`: who may have overridden a setting, the last word first.
 fn policy(cache: &Cache, levels: &[(Level, &Overrides)]) -> Policy {
-    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    // Lifetimes are whole seconds. A part of one must not become 0, which means something else: no bound, not set.
+    let seconds = |time: Duration| {
+        let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        u32::try_from(whole).unwrap_or(u32::MAX)
+    };
     let bound = |name: &str, time: Duration| Bound {
         seconds: seconds(time),
         by: levels
@@ -211,5 +215,19 @@ ttl = "3m"
         assert!(!other.x_cache);
         assert!(!of(1, "http://a/live/x.png").store);
         assert_eq!(of(1, "http://a/").ttl, bound(60, Level::Cache));
+    }
+
+    #[test]
+    fn a_part_of_a_second_is_one() {
+        let mut config = defaults();
+        let text = "[cache]\nttl = \"1500ms\"\nmax_ttl = \"1ms\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n";
+        lay_file(&mut config, Path::new("proxy.conf"), text).unwrap();
+        let policies = config.policies();
+        let policy = policies.get(policies.choose(0, b"http://a/"));
+        let seconds = |bound: Bound| bound.seconds;
+        assert_eq!(
+            [policy.ttl, policy.max_ttl, policy.min_ttl].map(seconds),
+            [2, 1, 0]
+        );
     }
 }
