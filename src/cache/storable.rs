@@ -186,6 +186,11 @@ pub(super) fn storable_fields(
     if control.private {
         return Err(NotStored::Private);
     }
+    // 5.2.2.7: where it names fields, "a shared cache MUST NOT store the listed fields, whereas it might store the remainder of
+    // the message": without these the remainder would be another response.
+    if names_essential(headers, policy, &control) {
+        return Err(NotStored::Private);
+    }
     // "if the cache is shared: the Authorization header field is not present in the request or a response directive is
     // present that explicitly allows shared caching;" 3.5: must-revalidate, public and s-maxage do.
     if request.headers.contains("authorization")
@@ -213,6 +218,18 @@ pub(super) fn storable_fields(
         return Err(NotStored::NothingToGain);
     }
     Ok(storing)
+}
+
+fn names_essential(headers: &Headers, policy: &Policy, control: &CacheControl) -> bool {
+    const ESSENTIAL: [&str; 4] = ["vary", "content-encoding", "content-type", "content-range"];
+    let mut found = false;
+    if control.names_fields {
+        targeted::named_fields(headers, policy, |name| {
+            let is = |own: &&str| own.as_bytes().eq_ignore_ascii_case(name);
+            found |= ESSENTIAL.iter().any(|own| is(own) && headers.contains(own));
+        });
+    }
+    found
 }
 
 /// Whether a request has content. `Content-Length: 0` says that it has none.

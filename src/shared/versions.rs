@@ -28,6 +28,17 @@ pub struct Version {
     pub epoch: u64,
 }
 
+impl Version {
+    /// What it is when one change has followed.
+    #[must_use]
+    pub const fn next(self) -> Version {
+        Version {
+            slot: self.slot.wrapping_add(1),
+            epoch: self.epoch,
+        }
+    }
+}
+
 impl Versions {
     #[must_use]
     pub fn read(&self, hash: u64) -> Version {

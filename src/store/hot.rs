@@ -218,6 +218,7 @@ impl<C: Coherence> Store for Hot<C> {
             seen,
             body,
             counted: 0,
+            replaces: false,
         })
     }
 
@@ -379,6 +380,7 @@ pub struct Filling<C: Coherence> {
     body: Vec<u8>,
     /// Octets of `body` that are in `Inner::arriving`.
     counted: u64,
+    replaces: bool,
 }
 
 impl<C: Coherence> Writer for Filling<C> {
@@ -412,6 +414,10 @@ impl<C: Coherence> Writer for Filling<C> {
         None
     }
 
+    fn replace(&mut self) {
+        self.replaces = true;
+    }
+
     fn keep_as(&mut self, part: Part) {
         self.expected = None;
         if let Some(stored) = &mut self.stored {
@@ -428,8 +434,17 @@ impl<C: Coherence> Writer for Filling<C> {
         {
             return None;
         }
-        if self.inner.coherence.read(key::hash(self.key.as_bytes())) != self.seen {
+        let hash = key::hash(self.key.as_bytes());
+        if self.inner.coherence.read(hash) != self.seen {
             return None;
+        }
+        if self.replaces {
+            self.inner.coherence.bump(hash);
+            self.seen = self.seen.next();
+            // Somebody else has changed it at the same time.
+            if self.inner.coherence.read(hash) != self.seen {
+                return None;
+            }
         }
         let object = Rc::new(Object::new(self.stored.take()?, Bytes::from(body)));
         self.inner.add(self.key.clone(), object.clone(), self.seen);

@@ -193,6 +193,9 @@ pub trait Writer {
     /// How much of it a file has, from the beginning; none: everything is in memory.
     fn in_file(&self) -> Option<InFile>;
 
+    /// What is stored under the key is older: once this one is there, no process uses that any more.
+    fn replace(&mut self);
+
     /// What is written is this part of a representation, however long it was expected to be.
     fn keep_as(&mut self, part: Part);
 

@@ -191,6 +191,7 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
             reservation: Some(reservation),
             spilling: Spilling::No,
             in_file: None,
+            replaces: false,
         })
     }
 
@@ -324,6 +325,7 @@ impl<C: Coherence> Inner<C> {
         seen: Version,
         new: New,
         reserved: Reservation,
+        replaces: bool,
     ) -> Option<Rc<Object>> {
         let hash = key::hash(key.as_bytes());
         let generation = new.generation;
@@ -337,7 +339,15 @@ impl<C: Coherence> Inner<C> {
             return None;
         }
         let object = Rc::new(stored_object(done, inline)?);
-        if let Some(tier) = self.tier_of(&object.body) {
+        let mut seen = seen;
+        if replaces {
+            self.coherence.bump(hash);
+            seen = seen.next();
+        }
+        // Ours is the only change since, or else the files know better.
+        if self.coherence.read(hash) == seen
+            && let Some(tier) = self.tier_of(&object.body)
+        {
             tier.add(key, object.clone(), seen);
         }
         Some(object)
@@ -371,12 +381,8 @@ impl<C: Coherence> Inner<C> {
         }
         self.coherence.bump(hash);
         let now = self.coherence.read(hash);
-        let ours = Version {
-            slot: seen.slot.wrapping_add(1),
-            ..seen
-        };
         // Ours is the only change since, or else the files know better.
-        if now == ours {
+        if now == seen.next() {
             self.keep_copy(key.as_bytes(), &object, now);
         }
     }
@@ -435,6 +441,7 @@ pub struct Filling<C: Coherence + 'static> {
     spilling: Spilling,
     /// What the disk has of it.
     in_file: Option<InFile>,
+    replaces: bool,
 }
 
 /// How far a body that is too large for memory has got.
@@ -485,6 +492,10 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         self.in_file.clone()
     }
 
+    fn replace(&mut self) {
+        self.replaces = true;
+    }
+
     fn keep_as(&mut self, part: Part) {
         self.expected = None;
         if let Some(stored) = &mut self.stored {
@@ -516,6 +527,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             self.seen,
             new,
             reserved,
+            self.replaces,
         );
         let done = timeout(PATIENCE, tokio::task::spawn_local(publish)).await;
         done.ok()?.ok()?

@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use crate::cache::stale::Failure;
 use crate::cache::{Key, key};
+use crate::http::page::AnswerReason;
 use crate::shared::Version;
 use crate::store::Object;
 
@@ -70,10 +70,16 @@ pub enum Stage {
 pub enum Outcome {
     /// The store has it.
     Stored,
-    /// What came is for one client alone.
+    /// What came is for one client alone, and what comes next is likely to be.
     Unshared,
-    /// Nothing came.
-    Failed(Option<Failure>),
+    /// It came, and there is nothing to share: it could not be kept, or only one could read it.
+    NotKept,
+    /// Nothing came, which says nothing of the origin server.
+    Failed,
+    /// There is no answer to be had: what the one who asked was told.
+    Unreachable(AnswerReason),
+    /// It answered, and with nothing that the one who asked could use.
+    Error(u16),
 }
 
 /// Who leads says what comes of it; dropped, nothing has.
@@ -203,7 +209,7 @@ impl Lead {
                 remembered.stored.set(remembered.stored.get() + 1);
                 self.herd.remember(&self.key, false);
             }
-            Outcome::Failed(_) => {}
+            Outcome::NotKept | Outcome::Failed | Outcome::Unreachable(_) | Outcome::Error(_) => {}
         }
         self.asked.turn(Stage::Over(outcome));
     }
@@ -214,7 +220,7 @@ impl Drop for Lead {
         self.herd.asked.borrow_mut().remove(&self.key);
         let is_over = matches!(*self.asked.stage.borrow(), Stage::Over(_));
         if !is_over {
-            self.asked.turn(Stage::Over(Outcome::Failed(None)));
+            self.asked.turn(Stage::Over(Outcome::Failed));
         }
     }
 }
@@ -281,7 +287,7 @@ mod tests {
     #[test]
     fn the_first_leads_and_the_others_hear_what_comes_of_it() {
         let (herd, key) = (Rc::new(Herd::default()), Key::from(&b"http://a/"[..]));
-        for outcome in [Outcome::Failed(None), Outcome::Stored, Outcome::Unshared] {
+        for outcome in [Outcome::Failed, Outcome::Stored, Outcome::Unshared] {
             let first = lead(&herd, &key);
             assert!(!first.is_wanted());
             let waiting = [behind(&herd, &key), behind(&herd, &key)];
@@ -305,7 +311,7 @@ mod tests {
         let first = lead(&herd, &key);
         let second = behind(&herd, &key);
         let told = run(async { tokio::join!(second.told(), async move { drop(first) }).0 });
-        assert_eq!(told.unwrap_err(), Outcome::Failed(None));
+        assert_eq!(told.unwrap_err(), Outcome::Failed);
         lead(&herd, &key);
     }
 }

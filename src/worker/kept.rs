@@ -184,6 +184,13 @@ impl Writer for Filling {
         }
     }
 
+    fn replace(&mut self) {
+        match self {
+            Filling::Disk(filling) => filling.replace(),
+            Filling::Memory(filling) => filling.replace(),
+        }
+    }
+
     fn keep_as(&mut self, part: Part) {
         match self {
             Filling::Disk(filling) => filling.keep_as(part),

@@ -445,3 +445,142 @@ fn what_is_invalidated_meanwhile_is_for_those_who_asked_before() {
         assert_eq!(baton.client().get("/").text(), "new", "{store}");
     }
 }
+
+/// The first response is complete and stale at once; later ones come in halves, of which `/cut` has the first only.
+fn origin_that_changes(gate: &Gate, control: &'static str) -> Origin {
+    let (gate, number) = (gate.clone(), AtomicUsize::new(0));
+    Origin::conversing(move |request, stream| match number.fetch_add(1, SeqCst) {
+        0 => {
+            let stale =
+                format!("Cache-Control: max-age=5{control}\r\nAge: 10\r\nETag: \"old\"\r\n");
+            stream.write_all(&ok(&stale, "old")).is_ok()
+        }
+        1 => halves(request, stream, &gate),
+        _ => false,
+    })
+}
+
+#[test]
+fn what_replaces_a_stored_response_is_asked_for_once_too() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = origin_that_changes(&gate, "");
+        let (baton, _directory) = reverse(&origin, store);
+        assert_eq!(baton.client().get("/").text(), "old");
+        let mut clients = asked(&baton, 1, "/", "");
+        assert!(head_of(&mut clients[0]).contains("3000000"));
+        clients.extend(asked(&baton, 5, "/", ""));
+        for client in &mut clients[1..] {
+            assert!(head_of(client).contains("collapsed"), "{store}");
+        }
+        gate.open();
+        for client in &mut clients {
+            assert!(client.exactly(large().len()).unwrap() == large(), "{store}");
+        }
+        assert_eq!(origin.count("/"), 2, "{store}");
+        assert!(baton.client().get("/").is_hit());
+    }
+}
+
+#[test]
+fn what_is_stale_is_served_until_what_replaces_it_has_come() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = origin_that_changes(&gate, ", stale-while-revalidate=60");
+        let (baton, _directory) = reverse(&origin, store);
+        assert_eq!(baton.client().get("/").text(), "old");
+        for _ in 0..3 {
+            let stale = baton.client().get("/");
+            assert_eq!((stale.is_hit(), stale.text().as_str()), (true, "old"));
+            eventually("it is being revalidated", || {
+                (origin.count("/") == 2).then_some(())
+            });
+        }
+        gate.open();
+        eventually("what has come is served", || {
+            (baton.client().get("/").body == large()).then_some(())
+        });
+        assert_eq!(origin.count("/"), 2, "{store}");
+    }
+}
+
+#[test]
+fn what_breaks_off_replaces_nothing() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = origin_that_changes(&gate, ", stale-if-error=60");
+        let (baton, _directory) = reverse(&origin, store);
+        assert_eq!(baton.client().get("/cut").text(), "old");
+        gate.open();
+        let mut cut = asked(&baton, 1, "/cut", "").remove(0);
+        assert!(cut.try_response_to("GET").is_err());
+        assert_eq!(baton.client().get("/cut").text(), "old", "{store}");
+        assert_eq!(origin.count("/cut"), 3);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_nobody_up_where_pieces_are_small_or_the_rest_is_missing() {
+    for (store, path) in [("memory", "/small"), ("dir", "/small"), ("dir", "/rest")] {
+        let whole = large().repeat(8);
+        let origin = Origin::conversing({
+            let (whole, number) = (whole.clone(), AtomicUsize::new(0));
+            move |request, stream| {
+                let number = number.fetch_add(1, SeqCst);
+                let (from, head) = match request.field("range") {
+                    None => (0, "HTTP/1.1 200 OK\r\n".to_owned()),
+                    Some(range) => {
+                        let from = range.trim_start_matches("bytes=").trim_end_matches('-');
+                        let last = whole.len() - 1;
+                        let all = whole.len();
+                        let range = format!("Content-Range: bytes {from}-{last}/{all}\r\n");
+                        let head = format!("HTTP/1.1 206 Partial Content\r\n{range}");
+                        (from.parse().unwrap(), head)
+                    }
+                };
+                let rest = &whole[from..];
+                let head = format!("{head}{FRESH}Content-Length: {}\r\n\r\n", rest.len());
+                let mut sent = stream.write_all(head.as_bytes());
+                let is_cut = request.target == "/rest" && number == 0;
+                let most = if is_cut { HALF } else { rest.len() };
+                for piece in rest[..most].chunks(8000) {
+                    sent = sent.and_then(|()| stream.write_all(piece));
+                }
+                sent.is_ok() && !is_cut
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        if path == "/rest" {
+            let mut first = asked(&baton, 1, path, "").remove(0);
+            assert!(first.try_response_to("GET").is_err());
+        }
+        let mut idle = asked(&baton, 1, path, "").remove(0);
+        assert!(head_of(&mut idle).contains("200 OK"));
+        assert!(baton.client().get(path).body == whole, "{store} {path}");
+        assert!(
+            idle.exactly(whole.len()).unwrap() == whole,
+            "{store} {path}"
+        );
+    }
+}
+
+#[test]
+fn where_no_answer_is_to_be_had_a_herd_is_told_so_and_does_not_try_one_by_one() {
+    let gate = Gate::new();
+    let origin = Origin::start({
+        let gate = gate.clone();
+        move |_| {
+            gate.wait();
+            Vec::new()
+        }
+    });
+    let (baton, _directory) = reverse(&origin, "memory");
+    let mut clients = asked(&baton, 20, "/", "");
+    eventually("one asks", || (origin.count("/") == 1).then_some(()));
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().status, 502);
+    }
+    let count = origin.count("/");
+    assert!(count <= 4, "{count}");
+}

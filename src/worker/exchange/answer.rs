@@ -26,7 +26,7 @@ use crate::worker::session::Session;
 const CLIENT_GONE: u16 = 499;
 
 /// What a client is told of a failure upstream (RFC 9110 section 15.6, RFC 9209 section 2.3).
-fn of_upstream(error: &Error) -> AnswerReason {
+pub fn of_upstream(error: &Error) -> AnswerReason {
     match error {
         Error::Name(..) => AnswerReason::DnsError,
         Error::Denied(..) => AnswerReason::DestinationDenied,

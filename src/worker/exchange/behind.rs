@@ -19,6 +19,9 @@ use crate::wire::Inbox;
 use crate::worker::context::Context;
 use crate::worker::session::Session;
 
+/// Keys asked for at once; over that, what is stale is served and not asked about.
+const MOST: usize = 256;
+
 /// What of a client's request is for itself alone, and says nothing of what the store needs.
 const OWN: [&str; 8] = [
     "cache-control",
@@ -41,7 +44,8 @@ pub fn ask(
 ) {
     let context = session.context.clone();
     let Some(key) = plan.key.clone() else { return };
-    if context.is_draining() || !context.behind.borrow_mut().insert(key.clone()) {
+    let is_crowded = context.behind.borrow().len() >= MOST;
+    if context.is_draining() || is_crowded || !context.behind.borrow_mut().insert(key.clone()) {
         return;
     }
     let mut head = request.clone();

@@ -19,7 +19,7 @@ use crate::routing::loops;
 use crate::upstream;
 use crate::wire::{Broken, Pace, buffers};
 use crate::worker::context::Context;
-use crate::worker::herd::Lead;
+use crate::worker::herd::{Lead, Outcome};
 use crate::worker::session::Session;
 
 /// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
@@ -113,9 +113,9 @@ pub async fn reply(
     }
     // Where the rest of the request is still moving, or what is kept goes before, nobody else reads along.
     let is_alone = prefix.is_some() || !body.is_read() || !body.is_sent();
-    let shared = lead.as_ref().filter(|_| !is_alone);
+    let lead = unless_alone(lead, is_alone);
     let from = (&mut *reply, prefix, &mut recording);
-    let (end, mut onward, decoder) = relayed(session, from, framing, body, shared).await;
+    let (end, mut onward, decoder) = relayed(session, from, framing, body, lead.as_ref()).await;
     delivered.end = end;
     let is_left = matches!(delivered.end, End::ClientGone | End::ClientStalled);
     let lead = match lead {
@@ -134,7 +134,7 @@ pub async fn reply(
             return (delivered, source);
         }
         // Its own client has left, and others wait.
-        Some(lead) if is_left && !is_alone && lead.is_wanted() && recording.is_shareable() => {
+        Some(lead) if is_left && lead.is_wanted() && recording.is_shareable() => {
             let context = session.context.clone();
             let (source, _) = share::share(&context, lead, reply, decoder, recording).await;
             delivered.octets = onward.octets;
@@ -149,18 +149,27 @@ pub async fn reply(
     if let Some(lead) = lead {
         lead.settle(share::outcome(&recording, &delivered.end));
     }
-    match &delivered.end {
-        End::Whole if framing == Framing::UntilClose => session.stream.reset_on_death(false),
-        End::Origin(error) if !onward.sent => {
-            session.stream.reset_on_death(false);
-            session.outbox.clear();
-            delivered.persists = persists;
-            (delivered.status, delivered.octets) = answer::instead(session, fetch, error, persists);
-            delivered.end = End::Answered;
-        }
-        _ => {}
+    if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
+        session.stream.reset_on_death(false);
+    }
+    if let (End::Origin(error), false) = (&delivered.end, onward.sent) {
+        session.stream.reset_on_death(false);
+        session.outbox.clear();
+        (delivered.status, delivered.octets) = answer::instead(session, fetch, error, persists);
+        delivered.end = End::Answered;
     }
     (delivered, Source::Here(reply))
+}
+
+/// Who waits hears at once where only this client can read it.
+fn unless_alone(lead: Option<Lead>, is_alone: bool) -> Option<Lead> {
+    match (lead, is_alone) {
+        (Some(lead), true) => {
+            lead.settle(Outcome::NotKept);
+            None
+        }
+        (lead, _) => lead,
+    }
 }
 
 /// Relays the body, and moves the rest of the request meanwhile. How it ended, and how far both sides have come.

@@ -9,18 +9,21 @@ use super::lookup::{self, Looked};
 use super::{Fetch, Hit};
 use crate::cache::decide::{Decision, Reused, decide};
 use crate::cache::part::Selected;
+use crate::cache::stale::Failure;
 use crate::cache::vary::Match;
 use crate::cache::{CacheStatus, Forwarded};
 use crate::http::conditional;
 use crate::http::head::{Method, Version};
 use crate::http::headers::Headers;
+use crate::http::page::Answer;
 use crate::store::{Body, Object};
 use crate::sys::clock;
 use crate::worker::context::Context;
 use crate::worker::herd::{Lead, Outcome, Place};
 
-/// How often a request waits for others before it asks for itself.
+/// How often a request waits for an answer that it cannot use, before it asks for itself.
 const MOST_WAITS: usize = 2;
+const TOLD: &str = "another request for the same has just been told so";
 /// How far behind what has come a range may begin, so that waiting for it is no worse than asking.
 const SOON: u64 = 1 << 20;
 
@@ -29,13 +32,16 @@ pub enum Joined {
     /// It asks the origin server; for others, too, if it leads them.
     Ask(Fetch, Option<Lead>),
     Serve(Fetch, Hit),
+    /// There is no answer to be had, as somebody else has just been told.
+    Refuse(Fetch, Answer),
     /// As the store says now.
     Look(Fetch, Looked),
 }
 
 /// Takes a place in the herd, and waits behind whoever leads it.
 pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
-    for _ in 0..MOST_WAITS {
+    let mut waits = 0;
+    while waits < MOST_WAITS {
         let place = place(context, &fetch);
         // Something has been stored since it looked: perhaps what it wants. Others wait behind it meanwhile.
         let is_late = fetch.plan.key.as_ref().is_some_and(|key| {
@@ -45,24 +51,38 @@ pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
         if is_late && let Some(looked) = look_again(context, &mut fetch).await {
             return Joined::Look(fetch, looked);
         }
-        match place {
+        let told = match place {
             Place::Alone => break,
             Place::Lead(lead) => return Joined::Ask(fetch, Some(lead)),
-            Place::Behind(waiting) => match waiting.told().await {
-                Ok(object) => {
-                    return match hit(context, &fetch, object) {
-                        Some(hit) => Joined::Serve(fetch, hit),
-                        None => Joined::Ask(fetch, None),
-                    };
+            Place::Behind(waiting) => waiting.told().await,
+        };
+        match told {
+            Ok(object) => {
+                return match hit(context, &fetch, object) {
+                    Some(hit) => Joined::Serve(fetch, hit),
+                    None => Joined::Ask(fetch, None),
+                };
+            }
+            Err(Outcome::Unshared | Outcome::NotKept) => break,
+            Err(Outcome::Unreachable(reason)) => {
+                if let Some(hit) = lookup::instead(context, &fetch, Failure::Unreachable) {
+                    return Joined::Serve(fetch, hit);
                 }
-                Err(Outcome::Unshared) => break,
-                Err(Outcome::Failed(Some(failure))) => {
-                    if let Some(hit) = lookup::instead(context, &fetch, failure) {
-                        return Joined::Serve(fetch, hit);
-                    }
+                // One more of those who waited tries; what all of them try does not help an origin server that is down.
+                waits += 1;
+                if waits == MOST_WAITS {
+                    return Joined::Refuse(fetch, Answer::new(reason, TOLD));
                 }
-                Err(Outcome::Stored | Outcome::Failed(None)) => {}
-            },
+            }
+            Err(Outcome::Error(status)) => {
+                if let Some(hit) = lookup::instead(context, &fetch, Failure::Status(status)) {
+                    return Joined::Serve(fetch, hit);
+                }
+                waits += 1;
+            }
+            Err(Outcome::Stored) => waits += 1,
+            // Whoever asked has left: one of those who waited asks, and it takes no more than that.
+            Err(Outcome::Failed) => {}
         }
         if let Some(looked) = look_again(context, &mut fetch).await {
             return Joined::Look(fetch, looked);
@@ -90,6 +110,10 @@ fn place(context: &Context, fetch: &Fetch) -> Place {
     };
     // A client that asks for something newer than what is stored wants an answer to its own question.
     if request.method != Method::Get || plan.status.forwarded == Some(Forwarded::Request) {
+        return Place::Alone;
+    }
+    // A handshake is between two.
+    if request.headers.contains("upgrade") {
         return Place::Alone;
     }
     let is_range = request.headers.contains("range");
@@ -131,7 +155,12 @@ fn hit(context: &Context, fetch: &Fetch, object: Rc<Object>) -> Option<Hit> {
         },
         _ => false,
     };
-    is_soon.then(|| Hit {
+    let from = match &selected {
+        Selected::Spans(spans) => spans.first().map_or(0, |span| span.from),
+        _ => 0,
+    };
+    let is_there = is_soon && growing.has(from);
+    is_there.then(|| Hit {
         status: CacheStatus {
             collapsed: true,
             ttl: Some(stored.remaining(now)),

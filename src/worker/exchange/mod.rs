@@ -285,6 +285,10 @@ async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
     match join::join(&context, fetch).await {
         join::Joined::Ask(fetch, lead) => ask(session, fetch, lead).await,
         join::Joined::Serve(fetch, hit) => serve_instead(session, fetch, hit).await,
+        join::Joined::Refuse(fetch, answer) => {
+            session.recycle_head(fetch.request.head);
+            answer::refuse(session, &answer, fetch.request.began)
+        }
         join::Joined::Look(fetch, looked) => {
             let Fetch {
                 request, uri, to, ..
@@ -311,7 +315,7 @@ async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Nex
             return tunnel::switched(session, &fetch, reply).await;
         }
         Err(fetch::Trouble::Upstream(error)) => {
-            settle(lead, Outcome::Failed(Some(Failure::Unreachable)));
+            settle(lead, Outcome::Unreachable(answer::of_upstream(&error)));
             return match lookup::instead(&session.context, &fetch, Failure::Unreachable) {
                 Some(hit) if body.is_read() => serve_instead(session, fetch, hit).await,
                 _ => answer::trouble(session, &fetch, &body, error.into()),
@@ -321,7 +325,7 @@ async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Nex
     };
     let failure = Failure::Status(reply.head.status);
     if let Some(hit) = lookup::instead(&session.context, &fetch, failure) {
-        settle(lead, Outcome::Failed(Some(failure)));
+        settle(lead, Outcome::Error(reply.head.status));
         return serve_instead(session, fetch, hit).await;
     }
     match record::record(&session.context, &fetch, reply).await {

@@ -14,7 +14,7 @@ use crate::cache::{self, CacheStatus, Forwarded, Key, NotStored, Refreshed, Side
 use crate::http::etag::EntityTag;
 use crate::http::head::{Method, ResponseHead};
 use crate::shared::{Counter, Version};
-use crate::store::{Object, Store};
+use crate::store::{Object, Store, Writer};
 use crate::worker::context::Context;
 use crate::worker::kept::Kept;
 
@@ -302,28 +302,16 @@ async fn kept(
     let plan = &fetch.plan;
     let request = &fetch.request.head;
     let policy = context.policies.get(plan.policy);
-    let replaces = plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request);
     let storable = cache::storable(request, head, reply.answered_at, policy);
     if let Err(reason) = storable.and(for_others(fetch, head)) {
         // A newer representation that may not be kept still ends the use of the older one; a failure does not.
-        if replaces && reply.head.status < 500 {
+        if replaces(plan) && reply.head.status < 500 {
             store.invalidate(key.as_bytes()).await;
         }
         return Recorded::passed(reply, plan.status.and_not_stored(reason));
     }
-    let mut version = plan.version;
-    if replaces {
-        let overtaken = store.version(key.as_bytes()) != plan.version;
-        // What was asked for anew takes the place of what any worker holds.
-        store.invalidate(key.as_bytes()).await;
-        // Unless somebody has invalidated the key since the request was sent: then this answer may be the older one, and
-        // the old version keeps it out.
-        if !overtaken {
-            version = store.version(key.as_bytes());
-        }
-    }
     let stored = Stored::new(request, head, reply.times(), policy);
-    begin(store, plan, key, reply, stored, keeping, version).await
+    begin(store, plan, key, reply, stored, keeping, plan.version).await
 }
 
 /// The answer to a POST, which is what a GET would get (RFC 9110 section 9.3.3). What was stored before has been
@@ -348,6 +336,11 @@ async fn kept_answer(
     begin(store, plan, key, reply, stored, keeping, version).await
 }
 
+/// Whether the answer is newer than what is stored.
+fn replaces(plan: &Plan) -> bool {
+    plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request)
+}
+
 /// Whether it may be for other clients than the one whose address the origin server was told.
 fn for_others(fetch: &Fetch, response: &ResponseHead) -> Result<(), NotStored> {
     match fetch.to.side() == Side::Reverse && vary::is_by_peer(&response.headers) {
@@ -365,20 +358,34 @@ async fn begin(
     keeping: Keeping,
     version: Version,
 ) -> Recorded {
+    let replaces = replaces(plan);
     let status = plan
         .status
         .and_stored(stored.remaining(reply.answered_at))
         .because(stored.lifetime.source);
-    match store.begin(key.clone(), stored, keeping.expected(), version) {
-        Ok(writer) => Recorded::Reply(reply, Recording::begin(writer, keeping, status).await),
-        Err(reason) => Recorded::passed(
-            reply,
-            CacheStatus {
-                detail: Some(reason.as_str()),
-                ..plan.status
-            },
-        ),
+    let mut writer = match store.begin(key.clone(), stored, keeping.expected(), version) {
+        Ok(writer) => writer,
+        Err(reason) => {
+            if replaces {
+                store.invalidate(key.as_bytes()).await;
+            }
+            let detail = Some(reason.as_str());
+            return Recorded::passed(
+                reply,
+                CacheStatus {
+                    detail,
+                    ..plan.status
+                },
+            );
+        }
+    };
+    if !replaces {
+        return Recorded::Reply(reply, Recording::begin(writer, keeping, status).await);
     }
+    // What is stored stays until this one has come whole: it may be stale and still be of use.
+    writer.replace();
+    let recording = Recording::begin(writer, keeping, status).await;
+    Recorded::Reply(reply, recording.replacing(key.clone()))
 }
 
 impl Recorded {

@@ -6,14 +6,12 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-
 use crate::cache::part::{self, Others, Part};
-use crate::cache::{self, CacheStatus};
+use crate::cache::{self, CacheStatus, Key};
 use crate::http::head::ResponseHead;
 use crate::http::range::{ContentRange, Span};
 use crate::shared::Counter;
-use crate::store::{Body, Growing, Object, SoFar, Writer};
+use crate::store::{Body, Growing, Object, SoFar, Store, Writer};
 use crate::worker::context::Context;
 use crate::worker::kept::Filling;
 use crate::worker::session::Session;
@@ -36,6 +34,8 @@ pub struct Recording {
     growing: Option<Rc<Growing>>,
     /// Whether the store has it.
     is_kept: bool,
+    /// What is stored under this key is older: where this one cannot be kept, that goes.
+    replaces: Option<Key>,
 }
 
 /// As what it will be kept.
@@ -96,6 +96,7 @@ impl Recording {
             octets: 0,
             growing: None,
             is_kept: false,
+            replaces: None,
         }
     }
 
@@ -107,15 +108,23 @@ impl Recording {
             octets: 0,
             growing: None,
             is_kept: false,
+            replaces: None,
         };
         recording.take_along(|others| &others.before).await;
         recording
     }
 
+    /// It takes the place of what is stored under the key.
+    pub fn replacing(mut self, key: Key) -> Recording {
+        self.replaces = Some(key);
+        self
+    }
+
     /// Takes content as it passes. A body over the limit ends the recording, never the delivery.
     pub async fn write(&mut self, content: &[u8]) {
         if let Some(growing) = &self.growing {
-            growing.add(Bytes::copy_from_slice(content));
+            growing.add(content);
+            growing.room().await;
         }
         let Some(writer) = &mut self.writer else {
             return;
@@ -182,6 +191,11 @@ impl Recording {
     /// The content is whole: from here on it is found.
     pub async fn finish(&mut self, context: &Context) {
         self.publish(context).await;
+        if let (false, Some(key), Some(store)) =
+            (self.is_kept, self.replaces.take(), &context.store)
+        {
+            store.invalidate(key.as_bytes()).await;
+        }
         if let Some(growing) = &self.growing {
             growing.finish();
         }
@@ -212,7 +226,8 @@ impl Recording {
         if let Some(growing) = &self.growing {
             growing.break_off();
         }
-        if self.octets == 0 {
+        // What is older and whole is better than a part.
+        if self.octets == 0 || self.replaces.is_some() {
             self.writer = None;
         }
         match (&self.keeping, &mut self.writer) {

@@ -137,7 +137,15 @@ impl<'a> Relay<'a> {
                 return ended.map_err(|_| End::ClientGone);
             }
             self.look_behind(recording)?;
-            self.onward.flush(self.client, self.out).await?;
+            match self.lead.filter(|_| recording.is_shareable()) {
+                None => self.onward.flush(self.client, self.out).await?,
+                Some(lead) => {
+                    let (client, out) = (self.client, &mut *self.out);
+                    let piece = self.onward.piece_unless(client, out, b"", lead.wanted());
+                    piece.await?;
+                    self.look_behind(recording)?;
+                }
+            }
             let read = link.inbox.fill_paced(&link.stream, size, &mut self.from);
             let read = match self.lead.filter(|_| recording.is_shareable()) {
                 None => read.await,
@@ -216,6 +224,9 @@ impl Onward {
         payload: &[u8],
         called: impl Future<Output = ()>,
     ) -> Result<(), End> {
+        if out.is_empty() && payload.is_empty() {
+            return Ok(());
+        }
         let mut called = std::pin::pin!(called);
         let prefix = self.encoder.prefix(payload.len());
         let prefix = prefix.map_err(|_| End::ClientGone)?;
@@ -255,14 +266,7 @@ impl Onward {
     }
 
     async fn flush(&mut self, client: &Stream, out: &mut Vec<u8>) -> Result<(), End> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        self.sent = true;
-        let mut parts = [IoSlice::new(out)];
-        let written = client.write_paced(&mut parts, &mut self.to).await;
-        out.clear();
-        written.map_err(client_end)
+        self.piece(client, out, b"").await
     }
 
     /// Sends `out`, and then what comes for everybody, from where this client is.
@@ -282,9 +286,10 @@ impl Onward {
         to: u64,
     ) -> Result<(), End> {
         let mut at = from;
+        let reader = body.reader(at);
         while at < to {
             let wanted = to - at;
-            let piece = match body.read(at).await {
+            let piece = match reader.read(at).await {
                 Read::Memory(piece) => piece.slice(..piece.len().min(as_index(wanted))),
                 Read::File(file, end) => {
                     let length = wanted.min(end - at).min(FROM_FILE);
@@ -297,6 +302,7 @@ impl Onward {
             at += piece.len() as u64;
             self.piece(client, out, &piece).await?;
         }
+        drop(reader);
         let ended = self.encoder.end(out);
         ended.map_err(|_| End::Broken)?;
         self.flush(client, out).await

@@ -29,7 +29,7 @@ pub async fn share(
             Some(lead)
         }
         None => {
-            lead.settle(Outcome::Unshared);
+            lead.settle(Outcome::NotKept);
             None
         }
     };
@@ -73,7 +73,7 @@ pub struct Reader {
 pub fn outcome(recording: &Recording, end: &End) -> Outcome {
     match (recording.is_kept(), end) {
         (true, _) => Outcome::Stored,
-        (false, End::Whole) => Outcome::Unshared,
-        (false, _) => Outcome::Failed(None),
+        (false, End::Whole) => Outcome::NotKept,
+        (false, _) => Outcome::Failed,
     }
 }

@@ -248,6 +248,12 @@ fn named_fields() -> Vec<Row> {
             get().says("Cache-Control: max-age=3600, private=\"X-A ,\tX-B\"\nX-A: 1\nX-B: 2\nX-C: 3"),
             get().cached().lacks("X-A").lacks("X-B").has("X-C: 3"),
         ]),
+        must("9111 5.2.2.7", "private with Vary keeps variants apart", &[
+            get().with("X-U: a").says("Cache-Control: max-age=3600, private=\"Vary\"\nVary: X-U"), get().with("X-U: b").reaches(),
+        ]),
+        must("9111 5.2.2.7", "private with Content-Encoding leaves no coded content without it", &[
+            get().says("Cache-Control: max-age=3600, private=\"Content-Encoding\"\nContent-Encoding: x-unknown"), get().reaches(),
+        ]),
         must("9111 5.2.2.7", "the first client has the private field", &[
             get().says("Cache-Control: max-age=3600, private=\"X-A\"\nX-A: 1").has("X-A: 1"),
         ]),
