@@ -5,6 +5,7 @@
 //! | admit | who asks, how the body is framed, what is expected | `Admitted` or an answer |
 //! | route | where to: an origin server, a tunnel, this proxy itself; loops | `Routed` or an answer |
 //! | lookup | what the store has, and whether it may be reused | `Looked` or an answer |
+//! | join | whether another request is asking for the same: wait, read along, or lead | `Joined` |
 //! | fetch | an origin server's response head, retried where that is safe | `Fetched` or trouble |
 //! | record | what is kept, refreshed, invalidated | `Recorded` |
 //! | serve, deliver | octets to the client, from the store or as they come | `Served`, `Delivered` |

@@ -166,11 +166,13 @@ async fn selected(
             plan.version,
         )
     {
-        status = status.and_stored(object.stored.remaining(times.response));
         let keeping = Keeping::Whole(Some(object.body.len()));
         let mut recording = Recording::begin(writer, keeping, status).await;
         recording.copy(&object.body).await;
         recording.finish(context).await;
+        if recording.is_kept() {
+            status = status.and_stored(object.stored.remaining(times.response));
+        }
     }
     status.forwarded_status = Some(304);
     let hit = Hit {
