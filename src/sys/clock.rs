@@ -1,6 +1,7 @@
 //! The two clocks. Monotonic time is the same in every process of the machine, so it may travel in messages and
 //! in shared memory. Pure code never calls this: it is handed `now`.
 
+use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since some moment before every process of ours; it never goes back and stops while the machine sleeps.
@@ -15,17 +16,19 @@ pub fn monotonic_ms() -> u64 {
 /// Seconds since 1970, as Date and Age count them.
 #[must_use]
 pub fn unix_seconds() -> i64 {
-    // To a few milliseconds, at a fraction of the cost: it is asked several times a request.
-    let time = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)
-        .expect("Linux always has CLOCK_REALTIME_COARSE");
-    time.tv_sec()
+    wall_clock().tv_sec()
 }
 
-/// Milliseconds since 1970, as access logs tell them.
+/// Milliseconds since 1970, to a few, as access logs tell them.
 #[must_use]
 pub fn unix_ms() -> i64 {
-    let time = clock_gettime(ClockId::CLOCK_REALTIME).expect("Linux always has CLOCK_REALTIME");
+    let time = wall_clock();
     time.tv_sec() * 1000 + time.tv_nsec() / 1_000_000
+}
+
+/// As the kernel's last tick has left it, at a fraction of the cost of an exact look: requests ask several times.
+fn wall_clock() -> TimeSpec {
+    clock_gettime(ClockId::CLOCK_REALTIME_COARSE).expect("Linux always has CLOCK_REALTIME_COARSE")
 }
 
 #[cfg(test)]
