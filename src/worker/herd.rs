@@ -200,6 +200,23 @@ impl Lead {
         self.asked.turn(Stage::Arriving(object));
     }
 
+    /// What comes cannot be shared any more: who waits goes on at once, and nobody waits from now on.
+    pub fn give_up(&self) {
+        self.leave();
+        self.asked.turn(Stage::Over(Outcome::NotKept));
+    }
+
+    /// Makes room for another one who asks.
+    fn leave(&self) {
+        let mut asked = self.herd.asked.borrow_mut();
+        if asked
+            .get(&self.key)
+            .is_some_and(|own| Rc::ptr_eq(own, &self.asked))
+        {
+            asked.remove(&self.key);
+        }
+    }
+
     /// The question is settled; whoever comes from now on asks the store, or anew.
     pub fn settle(self, outcome: Outcome) {
         match outcome {
@@ -217,7 +234,7 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        self.herd.asked.borrow_mut().remove(&self.key);
+        self.leave();
         let is_over = matches!(*self.asked.stage.borrow(), Stage::Over(_));
         if !is_over {
             self.asked.turn(Stage::Over(Outcome::Failed));
@@ -303,6 +320,19 @@ mod tests {
             matches!(herd.enter(&key, Version::default(), true), Place::Alone),
             "not shared"
         );
+    }
+
+    #[test]
+    fn who_gives_up_releases_those_who_wait_and_leaves_its_place() {
+        let (herd, key) = (Rc::new(Herd::default()), Key::from(&b"http://a/"[..]));
+        let first = lead(&herd, &key);
+        let waiting = behind(&herd, &key);
+        first.give_up();
+        assert_eq!(run(waiting.told()).unwrap_err(), Outcome::NotKept);
+        let second = lead(&herd, &key);
+        drop(first);
+        behind(&herd, &key);
+        drop(second);
     }
 
     #[test]

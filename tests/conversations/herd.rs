@@ -584,3 +584,30 @@ fn where_no_answer_is_to_be_had_a_herd_is_told_so_and_does_not_try_one_by_one() 
     let count = origin.count("/");
     assert!(count <= 4, "{count}");
 }
+
+#[test]
+fn who_comes_when_it_has_become_too_large_to_be_shared_does_not_wait() {
+    let gate = Gate::new();
+    let origin = Origin::conversing({
+        let (gate, number) = (gate.clone(), AtomicUsize::new(0));
+        move |_, stream| {
+            if number.fetch_add(1, SeqCst) > 0 {
+                return stream.write_all(&ok(FRESH, "own")).is_ok();
+            }
+            let head = format!("HTTP/1.1 200 OK\r\n{FRESH}Transfer-Encoding: chunked\r\n\r\n");
+            let chunk = format!("{:x}\r\n{}\r\n", HALF, "x".repeat(HALF));
+            let begun = stream.write_all(head.as_bytes()).is_ok();
+            let begun = begun && stream.write_all(chunk.as_bytes()).is_ok();
+            gate.wait();
+            begun && stream.write_all(b"0\r\n\r\n").is_ok()
+        }
+    });
+    let flags = ["--workers", "1", "--cache", "memory"];
+    let small = ["--set", "cache.max_object=1MiB"];
+    let baton = Baton::reverse(origin.address(), &[&flags[..], &small].concat());
+    let mut first = asked(&baton, 1, "/", "").remove(0);
+    head_of(&mut first);
+    first.exactly(HALF).unwrap();
+    assert_eq!(baton.client().get("/").text(), "own");
+    gate.open();
+}

@@ -119,6 +119,11 @@ impl<'a> Relay<'a> {
                 // Before the wait: whoever goes on from here must not take them a second time.
                 self.taken = step.consumed;
                 recording.write(content.unwrap_or_default()).await;
+                if !recording.is_shareable()
+                    && let Some(lead) = self.lead.take()
+                {
+                    lead.give_up();
+                }
                 if step.done {
                     // Visible to everybody before the last octet leaves.
                     recording.finish(self.context).await;
