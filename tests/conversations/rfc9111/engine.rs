@@ -23,8 +23,6 @@ const ALWAYS: &[&str] = &["--workers", "1", "--set", "cache.set_cookie=store"];
 pub struct Table {
     pub name: &'static str,
     pub rows: Vec<Row>,
-    /// Names of rows that do not hold yet, and why. One that holds all the same is a failure, too.
-    pub todo: &'static [(&'static str, &'static str)],
 }
 
 impl Table {
@@ -32,12 +30,7 @@ impl Table {
         Table {
             name,
             rows: rows.into_iter().flatten().collect(),
-            todo: &[],
         }
-    }
-
-    pub fn todo(self, todo: &'static [(&'static str, &'static str)]) -> Table {
-        Table { todo, ..self }
     }
 
     pub fn holds_in_reverse_mode(&self) {
@@ -108,18 +101,12 @@ impl Table {
     fn report(&self, results: impl Iterator<Item = Result<(), String>>) {
         let (mut wrong, mut held) = (Vec::new(), 0);
         for (row, result) in self.rows.iter().zip(results) {
-            let todo = self.todo.iter().find(|(name, _)| *name == row.name);
-            let place = format!("{:?} {}: {}", row.level, row.section, row.name);
-            match (result, todo) {
-                (Ok(()), None) => held += 1,
-                (Ok(()), Some(_)) => wrong.push(format!("{place}: holds; take its mark away")),
-                (Err(what), None) => wrong.push(format!("{place}: {what}")),
-                (Err(what), Some((_, why))) => eprintln!("to do ({why}): {place}: {what}"),
-            }
-        }
-        for (name, _) in self.todo {
-            if !self.rows.iter().any(|row| row.name == *name) {
-                wrong.push(format!("{name}: marked, but there is no such row"));
+            match result {
+                Ok(()) => held += 1,
+                Err(what) => wrong.push(format!(
+                    "{:?} {}: {}: {what}",
+                    row.level, row.section, row.name
+                )),
             }
         }
         for (number, row) in self.rows.iter().enumerate() {

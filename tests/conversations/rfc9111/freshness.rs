@@ -3,9 +3,6 @@
 use super::engine::Table;
 use super::words::{Row, get, head, may, must, not_reused, reused, should};
 
-/// Rows that do not hold yet, and why.
-const TODO: &[(&str, &str)] = &[];
-
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
@@ -26,7 +23,6 @@ fn table() -> Table {
         "freshness",
         [lifetimes(), precedence(), directives(), ages(), generated()],
     )
-    .todo(TODO)
 }
 
 #[rustfmt::skip]

@@ -3,9 +3,6 @@
 use super::engine::Table;
 use super::words::{Row, get, must, not_reused, reused};
 
-/// Rows that do not hold yet, and why.
-const TODO: &[(&str, &str)] = &[];
-
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
@@ -28,7 +25,6 @@ fn table() -> Table {
             pragma(),
         ],
     )
-    .todo(TODO)
 }
 
 /// 5.2: "Cache directives are identified by a token, to be compared case-insensitively, and have an optional argument that

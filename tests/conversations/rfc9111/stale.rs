@@ -3,9 +3,6 @@
 use super::engine::Table;
 use super::words::{Row, Step, get, head, may, must, should};
 
-/// Rows that do not hold yet, and why.
-const TODO: &[(&str, &str)] = &[];
-
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
@@ -26,7 +23,6 @@ fn table() -> Table {
         "stale",
         [while_revalidating(), if_error(), unreachable(), forbidden()],
     )
-    .todo(TODO)
 }
 
 /// Stale after a second.

@@ -3,9 +3,6 @@
 use super::engine::Table;
 use super::words::{Row, get, may, must, not_reused, reused, should};
 
-/// Rows that do not hold yet, and why.
-const TODO: &[(&str, &str)] = &[];
-
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
@@ -21,7 +18,6 @@ fn table() -> Table {
         "targeted",
         [precedence(), structure(), behind(), surrogates()],
     )
-    .todo(TODO)
 }
 
 /// 2.2: "When a cache that implements this specification receives a response with one or more of the header field names on

@@ -3,9 +3,6 @@
 use super::engine::Table;
 use super::words::{Row, Step, get, head, may, must, should};
 
-/// Rows that do not hold yet, and why.
-const TODO: &[(&str, &str)] = &[];
-
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
@@ -36,7 +33,6 @@ fn table() -> Table {
             strange(),
         ],
     )
-    .todo(TODO)
 }
 
 /// Fresh for an hour, with this validator.

@@ -3,9 +3,6 @@
 use super::engine::Table;
 use super::words::{Row, Step, by, get, may, must, not_reused};
 
-/// Rows that do not hold yet, and why.
-const TODO: &[(&str, &str)] = &[];
-
 #[test]
 fn in_reverse_mode() {
     table().holds_in_reverse_mode();
@@ -52,7 +49,6 @@ fn table() -> Table {
             negotiated(),
         ],
     )
-    .todo(TODO)
 }
 
 /// A response for an hour that varies so.
