@@ -150,6 +150,11 @@ impl Stored {
         self.part = (!part.is_whole()).then(|| Box::new(part));
     }
 
+    /// Whether this is a part, and `other` all of it, from no earlier answer.
+    pub fn is_less_than(&self, other: &Stored) -> bool {
+        self.part.is_some() && other.part.is_none() && other.times.response >= self.times.request
+    }
+
     /// Octets of the whole representation, where it is known.
     pub fn complete(&self) -> Option<u64> {
         match &self.part {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::{Coherence, Find, MAX_VARIANTS, Object, Store, Version, Writer};
-use crate::cache::{Key, Policy, Stored, Times, key, storable};
+use crate::cache::{Key, Part, Policy, Stored, Times, key, storable};
 use crate::http::{Headers, RequestHead, ResponseHead};
 use crate::shared::Region;
 use crate::store::disk::place::Place;
@@ -172,6 +172,7 @@ pub fn holds_for<S: Store>(make: impl Fn(&World, usize) -> S, max_object: u64, s
         languages(&make(&world(), 0)).await;
         refresh(&make(&world(), 0)).await;
         overtaken(&make(&world(), 0)).await;
+        parts(&make(&world(), 0), max_object).await;
         bounded_objects(&make(&world(), 0), max_object).await;
         let shared = world();
         two_processes(&make(&shared, 0), &make(&shared, 1), &shared.slots, shares).await;
@@ -332,6 +333,38 @@ async fn overtaken<S: Store>(store: &S) {
     );
     let late = begin();
     assert!(late.finish().await.is_some());
+}
+
+async fn parts<S: Store>(store: &S, max_object: u64) {
+    let begin = |length| {
+        let seen = store.version(KEY.as_bytes());
+        let begun = store.begin(Key::from(KEY.as_bytes()), stored(&[], &[]), None, seen);
+        let mut writer = begun.unwrap_or_else(|reason| panic!("{reason:?}"));
+        writer.write(&vec![b'x'; length]);
+        writer
+    };
+    let length = async || body(store, KEY, &[]).await.map(|body| body.len());
+    let part = |length: usize| {
+        let mut writer = begin(length);
+        writer.keep_as(Part::arrived(0, length as u64, Some(40_000), None));
+        writer
+    };
+    // As the sizes are, they are kept in different ways.
+    let sizes = [(5, 20), (5, 40_000), (35_000, 40_000)];
+    for (small, large) in sizes
+        .into_iter()
+        .filter(|(_, large)| *large as u64 <= max_object)
+    {
+        invalidate(store).await;
+        part(small).finish().await;
+        assert_eq!(length().await, Some(small));
+        let late = part(small);
+        begin(large).finish().await;
+        assert_eq!(length().await, Some(large), "the whole takes its place");
+        late.finish().await;
+        assert_eq!(length().await, Some(large), "and keeps it");
+    }
+    invalidate(store).await;
 }
 
 async fn two_processes<S: Store>(one: &S, two: &S, slots: &Slots, shares: bool) {

@@ -15,7 +15,7 @@ use quick_cache::unsync::Cache;
 use super::{
     Coherence, Find, InFile, MAX_VARIANTS, NotKept, Object, SoFar, Store, Version, Writer,
 };
-use crate::cache::vary::Match;
+use crate::cache::vary::{Match, Selection};
 use crate::cache::{Key, Part, Stored, key};
 use crate::http::Headers;
 
@@ -144,6 +144,21 @@ impl<C: Coherence> Hot<C> {
         let had = self.holds(key);
         self.inner.entries.borrow_mut().remove(key);
         had
+    }
+
+    /// Forgets what is kept for this selection: another tier has what took its place.
+    pub fn forget_variant(&self, key: &[u8], selection: &Selection) {
+        let mut entries = self.inner.entries.borrow_mut();
+        let is_there = entries.peek(key).is_some_and(|variants| {
+            let mut selections = variants.iter().map(|kept| &kept.object.stored.selection);
+            selections.any(|other| other == selection)
+        });
+        if is_there && let Some((key, mut variants)) = entries.remove(key) {
+            variants.retain(|kept| kept.object.stored.selection != *selection);
+            if !variants.is_empty() {
+                entries.insert(key, variants);
+            }
+        }
     }
 
     /// Forgets what is not worth keeping any more.
@@ -320,6 +335,18 @@ impl<C: Coherence> Inner<C> {
         self.keep(key, object, seen);
     }
 
+    /// Whether all of it is here, where `new` is a part.
+    fn has_more(&self, key: &[u8], new: &Option<Stored>) -> bool {
+        let (Some(new), entries) = (new, self.entries.borrow()) else {
+            return false;
+        };
+        let mut variants = entries.peek(key).into_iter().flatten();
+        variants.any(|kept| {
+            let other = &kept.object.stored;
+            other.selection == new.selection && new.is_less_than(other)
+        })
+    }
+
     fn keep(&self, key: Key, object: Rc<Object>, version: Version) {
         let mut variants = self.take_current(key.as_bytes(), version);
         variants.retain(|kept| kept.object.stored.selection != object.stored.selection);
@@ -436,6 +463,9 @@ impl<C: Coherence> Writer for Filling<C> {
         }
         let hash = key::hash(self.key.as_bytes());
         if self.inner.coherence.read(hash) != self.seen {
+            return None;
+        }
+        if self.inner.has_more(self.key.as_bytes(), &self.stored) {
             return None;
         }
         if self.replaces {

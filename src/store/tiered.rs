@@ -278,8 +278,21 @@ impl<C: Coherence> Inner<C> {
 
     /// In memory or as an open file, as its body is.
     fn keep_copy(&self, key: &[u8], object: &Rc<Object>, version: Version) {
+        self.forget_other(key, object);
         if let Some(tier) = self.tier_of(&object.body) {
             tier.keep(key, object.clone(), version);
+        }
+    }
+
+    /// What `object` takes the place of may be in the other tier.
+    fn forget_other(&self, key: &[u8], object: &Object) {
+        let other = match &object.body {
+            Body::Memory(_) => &self.files,
+            Body::File(_) => &self.memory,
+            Body::Growing(_) => return,
+        };
+        if let Some(tier) = other {
+            tier.forget_variant(key, &object.stored.selection);
         }
     }
 
@@ -344,6 +357,7 @@ impl<C: Coherence> Inner<C> {
             self.coherence.bump(hash);
             seen = seen.next();
         }
+        self.forget_other(key.as_bytes(), &object);
         // Ours is the only change since, or else the files know better.
         if self.coherence.read(hash) == seen
             && let Some(tier) = self.tier_of(&object.body)

@@ -53,7 +53,7 @@ impl World {
             aside,
             replaces: true,
         };
-        put(&self.place, new).unwrap().name
+        put(&self.place, new).unwrap().unwrap().name
     }
 
     fn tour(&mut self, scope: Scope) -> Tour {

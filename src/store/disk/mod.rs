@@ -265,7 +265,7 @@ impl Disk {
     pub async fn put(&self, new: New, reserved: Reservation) -> Option<Done> {
         let (key, stored) = (new.key.clone(), new.stored.clone());
         self.region.filter().add(&Name::of(&key));
-        let done = self.run(move |place| write::put(place, new)).await?;
+        let done = self.run(move |place| write::put(place, new)).await??;
         self.tell(&done, &key, &stored, reserved);
         Some(done)
     }

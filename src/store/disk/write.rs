@@ -145,14 +145,17 @@ impl Drop for Spill {
 
 // === storing
 
-/// Puts a response in its place, instead of what was there.
-pub fn put(place: &Place, new: New) -> io::Result<Done> {
+/// Puts a response in its place, instead of what was there. None: a part whose whole has come meanwhile.
+pub fn put(place: &Place, new: New) -> io::Result<Option<Done>> {
     let base = Name::of(&new.key);
     let mut buffer = Vec::new();
     let present = match new.replaces {
         true => present(place, &base, &new.key, new.generation, &mut buffer),
         false => None,
     };
+    if is_less(&new, present.as_ref()) {
+        return Ok(None);
+    }
     let old = present.as_ref().and_then(body_of);
     let list = match present {
         Some(Content::List(list)) => Some(list),
@@ -161,7 +164,7 @@ pub fn put(place: &Place, new: New) -> io::Result<Done> {
     if list.is_none() && new.stored.selection.is_empty() {
         let mut done = put_at(place, base, None, new)?;
         done.remove_body(place, &base, old);
-        return Ok(done);
+        return Ok(Some(done));
     }
     put_variant(place, base, list, old, new)
 }
@@ -172,7 +175,7 @@ fn put_variant(
     list: Option<List>,
     old_of_base: Option<u64>,
     new: New,
-) -> io::Result<Done> {
+) -> io::Result<Option<Done>> {
     let is_new = list.is_none();
     let mut list = list.unwrap_or_else(|| List {
         number: fastrand::u64(..),
@@ -185,6 +188,9 @@ fn put_variant(
     let (key, generation, aside) = (new.key.clone(), new.generation, new.aside.clone());
     let mut buffer = Vec::new();
     let old = present(place, &name, &key, generation, &mut buffer);
+    if is_less(&new, old.as_ref()) {
+        return Ok(None);
+    }
     let old = old.as_ref().and_then(body_of);
     let number = list.number;
     let mut done = put_at(place, name, Some(number), new)?;
@@ -207,7 +213,16 @@ fn put_variant(
         done.removed
             .extend(remove(place, &Name { variant, ..base })?);
     }
-    Ok(done)
+    Ok(Some(done))
+}
+
+fn is_less(new: &New, present: Option<&Content>) -> bool {
+    match present {
+        Some(Content::Object(kept)) => {
+            new.stored.selection == kept.stored.selection && new.stored.is_less_than(&kept.stored)
+        }
+        _ => false,
+    }
 }
 
 /// Writes body and head under one name.
