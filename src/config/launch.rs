@@ -17,6 +17,9 @@ pub struct Launch {
     pub sources: Sources,
     /// This instance's name in Via: `baton-` and eight random digits, the same in all its processes.
     pub instance: String,
+    /// What is listened on, with the ports that the kernel has chosen; none before the master has bound them.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl Launch {
@@ -25,6 +28,7 @@ impl Launch {
             config,
             sources,
             instance: format!("baton-{:08x}", fastrand::u32(..)),
+            addresses: Vec::new(),
         }
     }
 }
@@ -173,6 +177,36 @@ fn standard_log_directory() -> Option<PathBuf> {
         .or_else(|| absolute("XDG_STATE_HOME").map(|path| path.join("baton")))
         .or_else(|| variable("HOME").map(|home| home.join(".local/state/baton")))
 }
+
+/// Where an instance without a cache directory puts its control socket: `$RUNTIME_DIRECTORY` (set by service managers),
+/// else `$XDG_RUNTIME_DIR/baton`, else `/run/baton` for root, else `/tmp/baton-UID`.
+pub fn standard_control_directory(own: u32) -> PathBuf {
+    let mut places = control_directories(own);
+    if own != 0 {
+        places.retain(|path| path != Path::new(RUN));
+    }
+    places.into_iter().next().unwrap_or_else(|| RUN.into())
+}
+
+/// Everywhere that a command of this user looks for such sockets.
+pub fn control_directories(own: u32) -> Vec<PathBuf> {
+    // systemd names several with colons between them.
+    let first = |path: PathBuf| {
+        let text = path.into_os_string().into_string().ok()?;
+        text.split(':').next().map(PathBuf::from)
+    };
+    let places = [
+        variable("RUNTIME_DIRECTORY").and_then(first),
+        absolute("XDG_RUNTIME_DIR").map(|path| path.join("baton")),
+        Some(PathBuf::from(RUN)),
+        Some(PathBuf::from(format!("/tmp/baton-{own}"))),
+    ];
+    let mut places: Vec<PathBuf> = places.into_iter().flatten().collect();
+    places.dedup();
+    places
+}
+
+const RUN: &str = "/run/baton";
 
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)

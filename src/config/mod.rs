@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
-pub use launch::{Launch, Sources};
+pub use launch::{Launch, Sources, control_directories, standard_control_directory};
 pub use policies::{CacheRule, Overrides};
 pub use shipped::{effective, shipped};
 
@@ -43,6 +43,7 @@ pub struct Config {
     pub cache: Cache,
     /// The first that matches counts.
     pub cache_rules: Vec<CacheRule>,
+    pub control: Control,
     pub access: Access,
     pub worker: Worker,
     pub queue: Queue,
@@ -151,6 +152,12 @@ pub enum SetCookie {
     Store,
     /// Not stored.
     Refuse,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// Of an instance without a cache directory; none: the standard place.
+    pub socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -209,6 +209,11 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     setting!("cache.cache_status_key" = "false", Kind::Flag(|c| &mut c.cache.cache_status_key),
         "Cache-Status tells the cache key, too."),
 
+    setting!("control.socket" = "\"\"",
+        Kind::Text(|c, text| { c.control.socket = socket(text)?; Ok(()) },
+            |c| c.control.socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default()),
+        "With `--cache memory`: where `baton explain` and `baton cache` reach the instance; empty: ADDRESS.sock in $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/baton, else /run/baton (root), else /tmp/baton-UID. With a directory the socket is in that."),
+
     setting!("access.clients" = "[]", Kind::Networks(|c| &mut c.access.clients),
         "Who may use the proxy; empty: loopback and this host's own addresses."),
     setting!("access.purge" = "[]", Kind::Networks(|c| &mut c.access.purge),
@@ -297,6 +302,20 @@ fn show_store(cache: &Cache) -> String {
         (StoreKind::Directory, None) => "dir".to_owned(),
         (StoreKind::Memory, _) => "memory".to_owned(),
         (StoreKind::Off, _) => "off".to_owned(),
+    }
+}
+
+fn socket(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // Every process must find the same one, wherever it stands.
+    let path = std::path::absolute(text).map_err(|error| format!("\"{text}\": {error}"))?;
+    match path.file_name() {
+        Some(_) if !text.ends_with('/') => Ok(Some(path)),
+        _ => Err(format!(
+            "\"{text}\" is no path of a socket: write it as \"/run/baton/control\""
+        )),
     }
 }
 

@@ -11,8 +11,8 @@ use super::error::{Error, Place};
 use super::policies::{OVERRIDABLE, Overrides};
 use super::settings::{LISTENER, RULE, SETTINGS, Setting};
 use super::{
-    Access, AccessFormat, Cache, CacheRule, Client, Config, HostField, Listener, Log, Mode, Origin,
-    Queue, Reverse, SetCookie, StoreKind, Worker,
+    Access, AccessFormat, Cache, CacheRule, Client, Config, Control, HostField, Listener, Log,
+    Mode, Origin, Queue, Reverse, SetCookie, StoreKind, Worker,
 };
 
 /// All settings at their declared defaults, without a listener.
@@ -294,6 +294,7 @@ fn blank() -> Config {
         },
         cache: blank_cache(),
         cache_rules: Vec::new(),
+        control: Control { socket: None },
         access: Access {
             clients: Vec::new(),
             purge: Vec::new(),

@@ -1,19 +1,22 @@
-//! The cache directory and its janitor: prepared and locked before anything else, started, replaced, and the last to
-//! be let go.
+//! The cache directory and the janitor: the one prepared and locked before anything else, the other started, replaced, and
+//! the last to be let go.
 //!
 //! The lock is the master's alone, so that it ends with it, however it ends. The janitor obeys its channel like a
-//! worker does, and says nothing. It is no worker: the mind knows nothing of it, and clients are served without it.
+//! worker does, and says nothing but to whom it wants to be introduced. It is no worker: the mind knows nothing of it, and
+//! clients are served without it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use super::Master;
+use super::{Master, Source};
 use crate::config::{Config, Launch, StoreKind};
-use crate::ipc::{Channel, ToWorker};
+use crate::ipc::{Channel, Received, ToMaster, ToWorker};
 use crate::shared::Space;
 use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{Lock, Place, PlaceError};
 use crate::sys::clock::{monotonic_ms, unix_seconds};
+use crate::sys::epoll::Interest;
 use crate::sys::spawn::{self, Exit, Pid};
 
 /// Between two starts, when it ends soon after each: doubled from the one to the other.
@@ -23,18 +26,25 @@ const LAST_PAUSE_MS: u64 = 5_000;
 const LONG_LIFE_MS: u64 = 10_000;
 /// How long it may take to write everything down at the end.
 const PATIENCE_MS: u64 = 2_000;
+/// Messages taken from it before others get their turn.
+const MESSAGES_AT_ONCE: usize = 16;
 
 pub(super) struct Janitor {
+    /// None: responses are kept in memory alone, and the janitor only answers commands.
+    directory: Option<Directory>,
+    child: Option<Child>,
+    /// When it is started next, while there is none.
+    start_at: u64,
+    pause_ms: u64,
+}
+
+struct Directory {
     path: PathBuf,
     /// What another instance that wants the directory is told.
     who: String,
     held: Option<(Place, Lock)>,
     limits: Limits,
-    child: Option<Child>,
-    /// When it is started next, while there is none.
-    start_at: u64,
-    pause_ms: u64,
-    /// It has been said that the directory cannot be used.
+    /// It has been said that it cannot be used.
     failing: bool,
 }
 
@@ -47,30 +57,85 @@ struct Child {
 // === impl Janitor ===
 
 impl Janitor {
-    /// Makes the directory of the configuration ready and takes it for this instance; none: nothing is kept on a disk.
+    /// Makes the directory of the configuration ready and takes it for this instance; none: nothing is kept.
     ///
     /// Errors: it cannot be made or used, is somebody else's, or in use by another instance.
     pub(super) fn prepare(launch: &Launch) -> Result<Option<Janitor>, PlaceError> {
         let config = &launch.config;
-        let Some(path) = directory(config) else {
+        if config.cache.store == StoreKind::Off {
             return Ok(None);
-        };
-        let who = who(config);
-        let held = take(path, &who)?;
+        }
+        let directory = directory(config).map(|path| Directory::prepare(path, config));
         Ok(Some(Janitor {
-            path: path.clone(),
-            who,
-            held: Some(held),
-            limits: Limits::new(config.cache.max_size, config.cache.min_free),
+            directory: directory.transpose()?,
             child: None,
             start_at: 0,
             pause_ms: 0,
-            failing: false,
         }))
     }
 
     /// Tells all processes which generation of objects counts, and how much may be stored until the janitor knows.
     pub(super) fn publish(&mut self, space: &Space) -> io::Result<()> {
+        let directory = self.directory.as_mut();
+        directory.map_or(Ok(()), |directory| directory.publish(space))
+    }
+
+    /// Whether it can be started: there is no directory, or it is there and ours.
+    fn hold(&mut self, space: &Space) -> bool {
+        let Some(directory) = &mut self.directory else {
+            return true;
+        };
+        match directory.hold(space) {
+            Ok(()) => {
+                if std::mem::take(&mut directory.failing) {
+                    let path = directory.path.display();
+                    log::info!("the cache directory {path} can be used again");
+                }
+                true
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut directory.failing, true) {
+                    log::warn!("{error}; nothing is stored meanwhile, and it is tried again");
+                }
+                false
+            }
+        }
+    }
+
+    fn say(&self, message: &ToWorker) {
+        if let Some(child) = &self.child
+            && let Err(error) = child.channel.send_borrowed(message, &[])
+        {
+            log::debug!("the janitor does not hear: {error}");
+        }
+    }
+
+    /// It has ended, or could not be started: when is it tried again?
+    fn wait(&mut self, now: u64, lived_ms: u64) {
+        if lived_ms >= LONG_LIFE_MS {
+            self.pause_ms = 0;
+        }
+        self.start_at = now + self.pause_ms;
+        self.pause_ms = (self.pause_ms * 2).clamp(FIRST_PAUSE_MS, LAST_PAUSE_MS);
+    }
+}
+
+// === impl Directory ===
+
+impl Directory {
+    fn prepare(path: &std::path::Path, config: &Config) -> Result<Directory, PlaceError> {
+        let who = who(config);
+        let held = take(path, &who)?;
+        Ok(Directory {
+            path: path.to_owned(),
+            who,
+            held: Some(held),
+            limits: Limits::new(config.cache.max_size, config.cache.min_free),
+            failing: false,
+        })
+    }
+
+    fn publish(&mut self, space: &Space) -> io::Result<()> {
         let Some((place, _)) = &self.held else {
             return Ok(());
         };
@@ -113,23 +178,6 @@ impl Janitor {
         self.held = Some((place, lock));
         Ok(())
     }
-
-    fn say(&self, message: &ToWorker) {
-        if let Some(child) = &self.child
-            && let Err(error) = child.channel.send_borrowed(message, &[])
-        {
-            log::debug!("the janitor does not hear: {error}");
-        }
-    }
-
-    /// It has ended, or could not be started: when is it tried again?
-    fn wait(&mut self, now: u64, lived_ms: u64) {
-        if lived_ms >= LONG_LIFE_MS {
-            self.pause_ms = 0;
-        }
-        self.start_at = now + self.pause_ms;
-        self.pause_ms = (self.pause_ms * 2).clamp(FIRST_PAUSE_MS, LAST_PAUSE_MS);
-    }
 }
 
 fn directory(config: &Config) -> Option<&PathBuf> {
@@ -166,22 +214,19 @@ impl Master {
         if janitor.child.is_some() || now < janitor.start_at || self.mind.is_stopping() {
             return;
         }
-        if let Err(error) = janitor.hold(self.region.space()) {
-            if !std::mem::replace(&mut janitor.failing, true) {
-                log::warn!("{error}; nothing is stored meanwhile, and it is tried again");
-            }
+        if !janitor.hold(self.region.space()) {
             janitor.wait(now, 0);
             return;
-        }
-        if std::mem::take(&mut janitor.failing) {
-            log::info!(
-                "the cache directory {} can be used again",
-                janitor.path.display()
-            );
         }
         match self.children.start_janitor() {
             Ok((pid, channel)) => {
                 log::info!("the janitor (pid {pid}) started");
+                let heard = self
+                    .epoll
+                    .add(channel.as_fd(), Source::Janitor.into(), Interest::Read);
+                if let Err(error) = heard {
+                    log::error!("the janitor (pid {pid}) cannot be listened to: {error}");
+                }
                 janitor.child = Some(Child {
                     pid,
                     channel,
@@ -192,6 +237,41 @@ impl Master {
                 log::error!("the janitor cannot be started: {error}");
                 janitor.wait(now, 0);
             }
+        }
+    }
+
+    /// It may ask to be introduced to workers, and says nothing else. One that does is ended; the next one is started as usual.
+    pub(super) fn hear_janitor(&mut self) {
+        for _ in 0..MESSAGES_AT_ONCE {
+            let child = self.janitor.as_ref().and_then(|it| it.child.as_ref());
+            let Some(child) = child else {
+                return;
+            };
+            let wrong = match child.channel.recv::<ToMaster>() {
+                // Without a descriptor to spare the stream is lost, which the janitor sees.
+                Ok(Received::Message {
+                    message: ToMaster::Introduce { worker },
+                    fds,
+                    ..
+                }) => {
+                    fds.into_iter()
+                        .for_each(|stream| self.introduce(worker.into(), stream));
+                    continue;
+                }
+                Ok(Received::Nothing) => return,
+                // SIGCHLD will say more.
+                Ok(Received::End) => None,
+                Ok(Received::Message { .. }) => Some("a worker's message".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            let _ = self.epoll.delete(child.channel.as_fd());
+            if let Some(wrong) = wrong {
+                log::error!("the janitor (pid {}) says nonsense: {wrong}", child.pid);
+                if let Err(error) = spawn::kill(child.pid) {
+                    log::error!("the janitor cannot be killed: {error}");
+                }
+            }
+            return;
         }
     }
 

@@ -126,6 +126,11 @@ impl Listeners {
         }
     }
 
+    /// Where clients find them.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|it| it.address).collect()
+    }
+
     pub(super) fn close(&mut self) {
         self.listeners.clear();
     }

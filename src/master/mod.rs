@@ -60,7 +60,7 @@ struct Master {
     control: Control,
     listeners: Listeners,
     children: Children,
-    /// None: nothing is kept on a disk.
+    /// None: nothing is kept.
     janitor: Option<Janitor>,
     connections: Connections,
     region: Region,
@@ -86,6 +86,7 @@ enum Outcome {
 enum Source {
     Connection(u64),
     Child(usize),
+    Janitor,
     Listener(usize),
     Signals,
 }
@@ -117,12 +118,13 @@ pub fn run(launch: Launch) -> anyhow::Result<ExitCode> {
 
 impl Master {
     fn new(
-        launch: Launch,
+        mut launch: Launch,
         mut janitor: Option<Janitor>,
         listeners: Listeners,
         signals: Signals,
         limit: usize,
     ) -> anyhow::Result<Master> {
+        launch.addresses = listeners.addresses();
         let config = &launch.config;
         let workers = config.workers;
         let (region, region_fd) = Region::create(workers).context("shared memory cannot be had")?;
@@ -204,6 +206,7 @@ impl Master {
                     self.receive(worker);
                 }
             }
+            Source::Janitor => self.hear_janitor(),
             Source::Listener(listener) => self.accept(listener),
             Source::Signals => self.obey_signals(),
         }
@@ -300,12 +303,14 @@ const NOT_A_CONNECTION: u64 = 1 << 63;
 const CHILD: u64 = NOT_A_CONNECTION;
 const LISTENER: u64 = NOT_A_CONNECTION | 1 << 32;
 const SIGNALS: u64 = NOT_A_CONNECTION | 2 << 32;
+const JANITOR: u64 = NOT_A_CONNECTION | 3 << 32;
 
 impl From<Source> for u64 {
     fn from(source: Source) -> u64 {
         match source {
             Source::Connection(number) => number,
             Source::Child(worker) => CHILD | worker as u64,
+            Source::Janitor => JANITOR,
             Source::Listener(index) => LISTENER | index as u64,
             Source::Signals => SIGNALS,
         }
@@ -317,6 +322,7 @@ impl From<u64> for Source {
         let index = (token & 0xffff_ffff) as usize;
         match token & !0xffff_ffff {
             CHILD => Source::Child(index),
+            JANITOR => Source::Janitor,
             LISTENER => Source::Listener(index),
             SIGNALS => Source::Signals,
             _ => Source::Connection(token),
@@ -335,6 +341,7 @@ mod tests {
             Source::Connection(u64::MAX >> 1),
             Source::Child(0),
             Source::Child(1023),
+            Source::Janitor,
             Source::Listener(7),
             Source::Signals,
         ] {

@@ -5,6 +5,8 @@
 //! version now means that it may be out of date, and it is dropped. Bodies that are still arriving have a budget
 //! of their own, so that many at once cannot take memory without bound.
 
+mod census;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -199,11 +201,7 @@ impl<C: Coherence> Store for Hot<C> {
     }
 
     async fn variants(&self, key: &[u8]) -> Vec<Rc<Object>> {
-        let current = self.version(key);
-        let entries = self.inner.entries.borrow();
-        let variants = entries.peek(key).into_iter().flatten().rev();
-        let current = variants.filter(|kept| kept.version == current);
-        current.map(|kept| kept.object.clone()).collect()
+        self.current(key)
     }
 
     fn version(&self, key: &[u8]) -> Version {
@@ -535,6 +533,26 @@ mod tests {
             .filter(|&n| store.get(key(n).as_bytes(), &none).is_some())
             .count();
         assert!(left >= 95, "{left} of 100 left");
+    }
+
+    #[test]
+    fn it_tells_what_it_has_and_lets_go_of_what_counts_no_more() {
+        let store = hot(1 << 20, 1 << 20);
+        run(async {
+            for n in 0..10 {
+                put(&store, &format!("http://a/{n}"), &[b'x'; 100]).await;
+            }
+        });
+        let sum = store.sum();
+        assert_eq!((sum.keys, sum.responses, sum.content), (10, 10, 1000));
+        assert_eq!((sum.size, store.keys().len()), (store.weight(), 10));
+        assert_eq!(store.current(b"http://a/3").len(), 1);
+        // As another process would do it.
+        store.inner.coherence.bump(key::hash(b"http://a/3"));
+        assert!(store.current(b"http://a/3").is_empty());
+        assert_eq!((store.sum().responses, store.len()), (9, 10));
+        store.forget_outdated();
+        assert_eq!((store.sum().responses, store.len()), (9, 9));
     }
 
     #[test]

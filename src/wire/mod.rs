@@ -1,6 +1,7 @@
 //! Octets on their way: a socket that registers with the runtime only when it has to wait, the pace a peer
 //! must keep, buffers that an idle connection does not own, and frames between processes.
 
+pub mod blocking;
 pub mod buffers;
 pub mod frames;
 pub mod inbox;

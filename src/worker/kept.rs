@@ -58,6 +58,14 @@ impl Kept {
         }
     }
 
+    /// The store that has no directory: nobody but this process knows what is in it.
+    pub fn in_memory(&self) -> Option<&Hot<InRegion>> {
+        match self {
+            Kept::Disk(_) => None,
+            Kept::Memory(store) => Some(store),
+        }
+    }
+
     /// From now on nothing is stored: another instance may have begun to.
     pub fn close(&self) {
         if let Kept::Disk(store) = self {

@@ -3,6 +3,7 @@
 //! It never listens and never spawns a process. `exchange` is the life of one request, `session` that of one
 //! client connection in this process.
 
+mod asked;
 mod context;
 mod exchange;
 mod herd;

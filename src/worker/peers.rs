@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::asked;
 use super::context::Context;
 use crate::ipc::{SendError, ToMaster};
 use crate::wire::{Frame, Frames};
@@ -18,6 +19,8 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 pub mod wants {
     /// To read what this worker is fetching.
     pub const FOLLOW: u8 = 1;
+    /// To know what is kept in memory here: the control process.
+    pub const ASK: u8 = crate::store::asked::ASK;
 }
 
 /// Opens a stream to another worker. It ends at once where there is none.
@@ -57,8 +60,9 @@ pub fn answer(context: &Rc<Context>, stream: OwnedFd) {
     });
 }
 
-async fn heard(_context: &Rc<Context>, _frames: Frames, frame: Frame) {
+async fn heard(context: &Rc<Context>, frames: Frames, frame: Frame) {
     match frame.kind {
+        wants::ASK => asked::answer(context, frames, &frame).await,
         other => log::error!("another process wants something unknown ({other})"),
     }
 }
