@@ -1,6 +1,6 @@
-//! `baton cache` and `baton explain`: asks the instance that uses the directory, or does it itself where none does, and shows the answer.
+//! `baton cache` and `baton explain`: asks a running instance, or does it itself on a directory that none uses, and shows the answer.
 //!
-//! What can be asked is `janitor::operations`; how it looks is `tables`. While it changes files of a directory at
+//! Which cache is meant is `whereabouts`; what can be asked is `janitor::operations`; how it looks is `tables`. While it changes files of a directory at
 //! rest it holds the lock, so that no instance starts on it meanwhile.
 
 use std::io::{self, IsTerminal, Write};
@@ -13,15 +13,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flags::{CacheAction, ExplainCommand, Whereabouts};
 use super::tables;
+use super::whereabouts::{Meant, find};
 use crate::cache::Policies;
-use crate::config::{Mode, Sources, StoreKind};
 use crate::janitor::control;
+use crate::janitor::meeting::Meeting;
 use crate::janitor::operations::{Ground, perform};
 use crate::janitor::protocol::{Done, Item, Reply, Request};
 use crate::store::disk::place::{Place, PlaceError};
 
 /// How long an instance without a janitor is given to start another one.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// The same where nobody knows whether there is an instance.
+const DOUBT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(50);
 
 const NOTHING_FOUND: u8 = 3;
@@ -29,9 +32,13 @@ const DAMAGE_FOUND: u8 = 4;
 
 /// Asks, and prints the answer.
 pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCode> {
-    let (place, policies) = open(of)?;
+    let meant = find(of)?;
     let mut output = Output::new(of.json);
-    let done = answer(&place, &policies, request, &mut |reply| output.take(reply));
+    let mut say = |reply: &Reply| output.take(reply);
+    let done = match &meant {
+        Meant::Directory(place, policies) => answer(place, policies, request, &mut say),
+        Meant::Instance(meeting) => ask(meeting, request, &mut say),
+    };
     output.progress.finish_and_clear();
     match done {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
@@ -56,34 +63,6 @@ pub(super) fn explain(command: &ExplainCommand) -> Request {
         method: command.method.clone(),
         fields: command.fields.clone(),
     }
-}
-
-/// The directory that an instance with this configuration would use; it must be there. And what that says of caching.
-fn open(of: &Whereabouts) -> anyhow::Result<(Place, Policies)> {
-    let flag = of.cache.clone().into_iter();
-    let sources = Sources {
-        file: of.file.clone(),
-        listen: Vec::new(),
-        mode: Some(Mode::Forward),
-        set: flag
-            .map(|value| ("--cache".to_owned(), "cache.store".to_owned(), value))
-            .collect(),
-    };
-    let config = sources.load()?;
-    let policies = config.policies();
-    let config = config.cache;
-    let directory = config
-        .directory
-        .filter(|_| config.store == StoreKind::Directory);
-    let Some(path) = directory else {
-        bail!("the cache has no directory; --cache dir:PATH names one");
-    };
-    let place =
-        Place::open(&path).with_context(|| format!("there is no cache in {}", path.display()))?;
-    if !place.is_cache()? {
-        bail!("{} is no cache of baton's", path.display());
-    }
-    Ok((place, policies))
 }
 
 /// From the instance, or on the spot.
@@ -129,6 +108,37 @@ fn answer(
                 bail!("{path} is in use by {who}, which does not answer")
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// From an instance that has no directory.
+fn ask(
+    meeting: &Meeting,
+    request: &Request,
+    say: &mut dyn FnMut(&Reply) -> io::Result<()>,
+) -> anyhow::Result<Done> {
+    let path = meeting.path();
+    let begun = Instant::now();
+    loop {
+        let instance = meeting
+            .connect()
+            .with_context(|| format!("the instance at {} cannot be asked", path.display()))?;
+        let Some(stream) = instance else {
+            if begun.elapsed() >= DOUBT {
+                bail!("no instance listens at {}", path.display());
+            }
+            sleep(RETRY);
+            continue;
+        };
+        let mut said = false;
+        let done = control::ask(&stream, request, &mut |reply| {
+            said = true;
+            say(reply)
+        });
+        match done {
+            Err(error) if !said && is_gone(&error) && begun.elapsed() < PATIENCE => sleep(RETRY),
+            done => return done,
         }
     }
 }
@@ -211,12 +221,28 @@ impl Output {
             }
             _ => {}
         }
-        if let Done::Listed(listed) = &done
+        let silent = silent(&done);
+        if !silent.is_empty() {
+            let who = tables::workers(silent);
+            eprintln!("baton: {who} did not answer in time: what it has is not in this");
+        } else if let Done::Listed(listed) = &done
             && listed.incomplete
         {
             eprintln!("baton: the catalogue is being made: there may be more");
         }
         Ok(code(&done))
+    }
+}
+
+/// Workers that were asked and did not answer.
+fn silent(done: &Done) -> &[u16] {
+    match done {
+        Done::Stats(it) => &it.silent,
+        Done::Listed(it) => &it.silent,
+        Done::Shown(it) => &it.silent,
+        Done::Explained(it) => &it.silent,
+        Done::Purged(it) => &it.silent,
+        Done::Verified(_) => &[],
     }
 }
 

@@ -1,5 +1,6 @@
 //! The flags as clap sees them: exactly what may be typed, nothing resolved.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -57,13 +58,13 @@ pub(super) enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Looks into a cache directory, checks it, and removes from it: one in use, or one at rest.
+    /// Looks into a cache, checks it, and removes from it: that of a running instance, or a directory at rest.
     #[command(after_help = CACHE_HELP)]
     Cache(CacheCommand),
     /// Tells what a request for a URL would get from the cache now, and why.
     ///
     /// It prints the key, every response that is kept under it, the arithmetic of its age and freshness, and the rule that
-    /// decides. An instance that uses the directory is asked; one at rest is read.
+    /// decides. A running instance is asked, also one with `--cache memory`; a directory at rest is read.
     #[command(after_help = EXPLAIN_HELP)]
     Explain(ExplainCommand),
     /// Prints a completion script for a shell.
@@ -90,6 +91,7 @@ Examples:
   baton cache ls --json | jq .url                every URL of which something is kept
   baton cache purge http://example.org/logo.png  removes one response, with all its variants
   baton cache verify -c /etc/baton/proxy.conf    checks all that the service keeps
+  baton cache ls --instance 127.0.0.1:3128       what that instance has in memory
 
 Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 3 nothing is kept of that URL,
 4 verify has found damaged files (and removed them).";
@@ -121,12 +123,18 @@ pub(super) struct ExplainCommand {
 /// Which cache is meant, and how the answer is printed.
 #[derive(Debug, Args)]
 pub(super) struct Whereabouts {
-    /// The directory, as dir:PATH [default: that of `baton forward`].
+    /// The directory, as dir:PATH; or memory [default: the instance that runs, else the directory of `baton forward`].
     #[arg(long, value_name = "STORE", global = true)]
     pub cache: Option<String>,
-    /// Configuration file that names the directory.
+    /// Configuration file of the instance.
     #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
     pub file: Option<PathBuf>,
+    /// Of several instances with `--cache memory`, the one that listens there first of all.
+    #[arg(long, value_name = "ADDR:PORT", global = true, conflicts_with_all = ["cache", "file"])]
+    pub instance: Option<SocketAddr>,
+    /// The socket of an instance with `--cache memory`, as `control.socket` names it.
+    #[arg(long, value_name = "PATH", global = true, conflicts_with_all = ["cache", "file", "instance"])]
+    pub control: Option<PathBuf>,
     /// Prints JSON: one document, or with `ls` one object a line.
     #[arg(long, global = true)]
     pub json: bool,

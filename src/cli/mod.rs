@@ -5,6 +5,7 @@
 mod cache;
 mod flags;
 mod tables;
+mod whereabouts;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

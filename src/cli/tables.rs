@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, TableStyle};
 
 use crate::janitor::protocol::{
     Catalogue, Considered, Counters, Entry, Explained, Item, Judged, Kind, Purged, Response, Shown,
-    Stats, Verified,
+    Stats, Store, Verified,
 };
 use crate::sys::clock::unix_seconds;
 
@@ -22,7 +22,11 @@ pub(super) fn stats(stats: &Stats) -> String {
     let mut row = |name: &str, value: String| {
         table.add_row([name, &value]);
     };
-    row("directory", stats.directory.clone());
+    let is_in_memory = stats.store == Store::Memory;
+    match &stats.directory {
+        Some(directory) => row("directory", directory.clone()),
+        None => row("kept in", "the memory of each worker".to_owned()),
+    }
     row(
         "used by",
         match &stats.holder {
@@ -33,9 +37,19 @@ pub(super) fn stats(stats: &Stats) -> String {
     );
     row("responses", responses(stats));
     row("content", size(stats.content));
-    row("on the disk", on_disk(stats));
-    row("free there", size(stats.free));
-    row("catalogue", catalogue(stats.catalogue));
+    row(
+        match is_in_memory {
+            true => "in memory",
+            false => "on the disk",
+        },
+        used(stats),
+    );
+    if let Some(free) = stats.free {
+        row("free there", size(free));
+    }
+    if let Some(state) = stats.catalogue {
+        row("catalogue", catalogue(state));
+    }
     if let Some(counters) = &stats.counters {
         row("requests", number(counters.requests));
         row("from the cache", hits(counters));
@@ -57,7 +71,7 @@ fn responses(stats: &Stats) -> String {
     }
 }
 
-fn on_disk(stats: &Stats) -> String {
+fn used(stats: &Stats) -> String {
     let used = size(stats.size);
     match stats.limit {
         None => used,
@@ -114,7 +128,7 @@ pub(super) fn list(items: &mut Vec<Item>) -> String {
             item.status.to_string(),
             size(item.length),
             freshness(item.expires - now),
-            ago(now - item.used),
+            item.used.map(|used| ago(now - used)).unwrap_or_default(),
             item.side.name().to_owned(),
             match item.kind {
                 Kind::Variant => format!("{} (a variant)", item.url),
@@ -157,8 +171,13 @@ fn one(url: &str, entry: &Entry) -> String {
     if let Some(response) = &entry.response {
         response_rows(response, &mut row);
     }
-    row("on the disk", size(entry.size));
-    row("files", entry.files.join("\n"));
+    if entry.workers.is_empty() {
+        row("on the disk", size(entry.size));
+        row("files", entry.files.join("\n"));
+    } else {
+        row("in memory", size(entry.size));
+        row("of", workers(&entry.workers));
+    }
     table.to_string()
 }
 
@@ -192,6 +211,9 @@ pub(super) fn explained(explained: &Explained) -> String {
 
 fn judged(side: &Judged) -> String {
     let mut text = format!("key  {}\n", side.key);
+    if !side.workers.is_empty() {
+        text += &format!("at   {}\n", workers(&side.workers));
+    }
     for considered in &side.found {
         text += &format!("{}\n", self::considered(considered));
     }
@@ -285,6 +307,13 @@ fn matters(name: &str) -> bool {
         "vary",
     ];
     NAMES.iter().any(|own| name.eq_ignore_ascii_case(own))
+}
+
+/// `worker 0`, `workers 0, 1`
+pub(super) fn workers(numbers: &[u16]) -> String {
+    let all: Vec<String> = numbers.iter().map(u16::to_string).collect();
+    let word = if all.len() == 1 { "worker" } else { "workers" };
+    format!("{word} {}", all.join(", "))
 }
 
 // === verify, purge

@@ -201,9 +201,13 @@ pub fn control_directories(own: u32) -> Vec<PathBuf> {
         Some(PathBuf::from(RUN)),
         Some(PathBuf::from(format!("/tmp/baton-{own}"))),
     ];
-    let mut places: Vec<PathBuf> = places.into_iter().flatten().collect();
-    places.dedup();
-    places
+    let mut known: Vec<PathBuf> = Vec::new();
+    for place in places.into_iter().flatten() {
+        if !known.contains(&place) {
+            known.push(place);
+        }
+    }
+    known
 }
 
 const RUN: &str = "/run/baton";

@@ -1,4 +1,5 @@
-//! The control socket of a running instance: commands come in through a Unix socket in the cache directory.
+//! The control socket of a running instance: commands come in through a Unix socket in the cache directory, or, where there
+//! is none, in a directory that `meeting` knows.
 //!
 //! Who may reach the socket may read and remove every file beside it anyway: the directory is its owner's alone. Each
 //! connection is one request, answered in a thread of its own, so that the janitor's loop waits for nobody. `run` in
@@ -19,7 +20,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::board::Board;
 use super::books::Books;
-use super::operations::{Ground, Instance, Note, perform};
+use super::operations::{Ground, Instance, Note, Say, perform};
 use super::protocol::{Done, Reply, Request};
 use crate::cache::Policies;
 use crate::shared::Region;
@@ -43,13 +44,12 @@ pub struct Control {
 
 /// What every connection needs.
 struct Shared {
-    place: Place,
-    region: OwnedFd,
-    board: Arc<Board>,
-    tell: Sender<Note>,
-    policies: Policies,
+    answer: Box<Answer>,
     active: AtomicUsize,
 }
+
+/// What is done about a request.
+pub(super) type Answer = dyn Fn(&Request, Say<'_>) -> anyhow::Result<Done> + Send + Sync;
 
 impl Control {
     /// Listens in the directory, in place of a socket that a dead janitor has left there.
@@ -60,17 +60,21 @@ impl Control {
         fchmodat(place.root(), CONTROL, mode, FchmodatFlags::FollowSymlink)?;
         let board = Arc::new(Board::default());
         let (tell, notes) = channel();
-        let shared = Arc::new(Shared {
-            place: Place::open(place.path())?,
-            region,
-            board: board.clone(),
-            tell,
-            policies,
-            active: AtomicUsize::new(0),
-        });
-        Builder::new()
-            .name("control".to_owned())
-            .spawn(move || accept(&listener, &shared))?;
+        let (own, place) = (board.clone(), Place::open(place.path())?);
+        let answer = move |request: &Request, say: Say<'_>| {
+            let instance = Instance {
+                region: Region::open(region.try_clone()?)?,
+                board: own.clone(),
+                tell: tell.clone(),
+            };
+            let ground = Ground {
+                place: &place,
+                instance: Some(&instance),
+                policies: &policies,
+            };
+            perform(request, &ground, say)
+        };
+        listen(listener, Box::new(answer))?;
         Ok(Control { board, notes })
     }
 
@@ -105,6 +109,16 @@ pub(super) fn answer(waiting: Vec<Sender<()>>) {
 fn address(place: &Place) -> PathBuf {
     let root = place.root().as_fd().as_raw_fd();
     PathBuf::from(format!("/proc/self/fd/{root}/{CONTROL}"))
+}
+
+/// Answers whoever connects, from now on and in threads of its own.
+pub(super) fn listen(listener: UnixListener, answer: Box<Answer>) -> io::Result<()> {
+    let shared = Arc::new(Shared {
+        answer,
+        active: AtomicUsize::new(0),
+    });
+    let thread = Builder::new().name("control".to_owned());
+    thread.spawn(move || accept(&listener, &shared)).map(drop)
 }
 
 fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
@@ -149,18 +163,8 @@ fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
         Err(error) => return send(stream, &Reply::Error(format!("not understood: {error}"))),
     };
     log::info!("command: {}", line.trim());
-    let instance = Instance {
-        region: Region::open(shared.region.try_clone()?)?,
-        board: shared.board.clone(),
-        tell: shared.tell.clone(),
-    };
-    let ground = Ground {
-        place: &shared.place,
-        instance: Some(&instance),
-        policies: &shared.policies,
-    };
     let mut out = BufWriter::new(stream);
-    let done = perform(&request, &ground, &mut |reply| {
+    let done = (shared.answer)(&request, &mut |reply| {
         write(&mut out, reply)?;
         match reply {
             // They come in crowds.

@@ -4,6 +4,8 @@
 //! a tour of the disk when there is one, each for a moment. It serves no client and nothing waits for it: without
 //! it, workers store until the limit and no further. The master starts it, and again when it ends; `roles` runs it.
 //!
+//! Where responses are kept in memory alone it only answers commands (`memory`): the workers know what there is.
+//!
 //! It ends when its channel does (the master is gone), when it is told to, and when the directory is no longer the
 //! one that it knows: then the master makes everything ready anew.
 
@@ -14,10 +16,13 @@ pub mod catalogue;
 pub mod control;
 mod evict;
 mod ledger;
+pub mod meeting;
+mod memory;
 pub mod operations;
 pub mod protocol;
 mod tour;
 mod trouble;
+mod workers;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -26,7 +31,7 @@ use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cache::Name;
-use crate::config::{Cache, Launch};
+use crate::config::{Cache, Launch, StoreKind};
 use crate::ipc::{Channel, Received, ToWorker};
 use crate::shared::{Counter, Region};
 use crate::store::disk::format::INLINE;
@@ -111,6 +116,9 @@ enum End {
 /// Errors: there is no directory to look after, or the log cannot be opened.
 pub fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow::Result<ExitCode> {
     crate::log::init("janitor", &launch.config.log)?;
+    if launch.config.cache.store == StoreKind::Memory {
+        return memory::run(channel, launch, region);
+    }
     let config = &launch.config.cache;
     let path = config.directory.as_deref();
     let path = path.context("there is no cache directory to look after")?;

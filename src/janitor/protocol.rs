@@ -69,6 +69,9 @@ pub enum Kind {
 /// A head file, as `ls` lists it. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
+    /// Who has it, of an instance that keeps responses in memory alone; empty: the disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<u16>,
     pub url: String,
     pub side: Side,
     pub kind: Kind,
@@ -76,18 +79,20 @@ pub struct Item {
     pub status: u16,
     /// Octets of the body.
     pub length: u64,
-    /// Octets that its files take on the disk.
+    /// Octets that its files take on the disk, or that it takes in memory.
     pub size: u64,
     pub stored: i64,
     /// Fresh until then.
     pub expires: i64,
-    /// Last use, to some minutes.
-    pub used: i64,
+    /// Last use, to some minutes; null: nobody keeps count of that.
+    pub used: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
-    pub directory: String,
+    pub store: Store,
+    /// None: there is none.
+    pub directory: Option<String>,
     /// Whether an instance uses it now.
     pub running: bool,
     /// Which one, in its own words.
@@ -97,16 +102,28 @@ pub struct Stats {
     pub lists: u64,
     /// Octets of all bodies.
     pub content: u64,
-    /// Octets that everything takes on the disk.
+    /// Octets that everything takes on the disk, or in memory.
     pub size: u64,
     /// Octets that it may take; a directory at rest has no limit.
     pub limit: Option<u64>,
     /// Octets that are free on the file system.
-    pub free: u64,
-    pub generation: u64,
-    pub catalogue: Catalogue,
+    pub free: Option<u64>,
+    pub generation: Option<u64>,
+    pub catalogue: Option<Catalogue>,
     /// Since the instance was started; none at rest.
     pub counters: Option<Counters>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u16>,
+}
+
+/// Where responses are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Store {
+    #[default]
+    Directory,
+    /// In that of each worker, which counts what another one has as well.
+    Memory,
 }
 
 /// What is to be believed of the figures above.
@@ -140,22 +157,29 @@ pub struct Listed {
     pub items: u64,
     /// There may be more than was listed.
     pub incomplete: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u16>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     pub url: String,
     pub found: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u16>,
 }
 
-/// A head file, as `show` reads it from the disk.
+/// A head file, as `show` reads it from the disk, or a response in the memory of workers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
+    /// Who has it, of an instance that keeps responses in memory alone; empty: the disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<u16>,
     pub side: Side,
     pub kind: Kind,
-    /// Paths below the cache directory: the head, and the body if it has a file of its own.
+    /// Paths below the cache directory: the head, and the body if it has a file of its own. In memory there are none.
     pub files: Vec<String>,
-    /// Octets that these take on the disk.
+    /// Octets that these take on the disk, or that it takes in memory.
     pub size: u64,
     /// Why it would not be used, whatever is asked; none: it would.
     pub trouble: Option<String>,
@@ -186,10 +210,16 @@ pub struct Explained {
     pub method: String,
     pub fields: Vec<(String, String)>,
     pub sides: Vec<Judged>,
+    /// Workers that did not answer in time, here and elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judged {
+    /// Who would answer so, of an instance that keeps responses in memory alone; empty: all, from the disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<u16>,
     pub side: Side,
     /// Under which everything of this URL is kept.
     pub key: String,
@@ -255,8 +285,10 @@ pub struct Purged {
     pub url: Option<String>,
     /// Responses that are gone.
     pub objects: u64,
-    /// Octets on the disk that they took.
+    /// Octets that they took on the disk, or in memory.
     pub octets: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u16>,
 }
 
 impl Side {

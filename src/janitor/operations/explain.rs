@@ -6,7 +6,7 @@ use super::Ground;
 use super::purge::keys;
 use super::show::entries;
 use crate::cache::explain::{Found, arithmetic, outcome};
-use crate::cache::{Key, Stored};
+use crate::cache::{Key, Policies, Stored};
 use crate::http::syntax::{is_token, is_value_char};
 use crate::http::{Headers, Method, RequestHead};
 use crate::janitor::protocol::{Considered, Explained, Freshness, Judged, Side};
@@ -19,25 +19,32 @@ pub(super) fn explain(
     fields: &[(String, String)],
 ) -> anyhow::Result<Explained> {
     let request = request(method, fields)?;
-    let mut explained = Explained {
-        url: url.to_owned(),
-        method: method.to_owned(),
-        fields: fields.to_vec(),
-        sides: Vec::new(),
-    };
+    let mut sides = Vec::new();
     for key in keys(url)? {
-        explained.url = Side::of_key(key.as_bytes()).1;
-        explained.sides.push(judge(ground, &key, &request)?);
+        let found = entries(ground, &key)?;
+        sides.push(judge(&key, found, ground.policies, &request));
     }
     // A side that has nothing is of interest only where the other has nothing either; then both say the same.
-    match explained.sides.iter().any(|side| !side.found.is_empty()) {
-        true => explained.sides.retain(|side| !side.found.is_empty()),
-        false => explained.sides.truncate(1),
+    match sides.iter().any(|side| !side.found.is_empty()) {
+        true => sides.retain(|side| !side.found.is_empty()),
+        false => sides.truncate(1),
     }
-    Ok(explained)
+    Ok(Explained {
+        url: normal(url)?,
+        method: method.to_owned(),
+        fields: fields.to_vec(),
+        sides,
+        silent: Vec::new(),
+    })
 }
 
-fn request(method: &str, fields: &[(String, String)]) -> anyhow::Result<RequestHead> {
+/// The URL as keys have it.
+pub(super) fn normal(url: &str) -> anyhow::Result<String> {
+    let [key, _] = keys(url)?;
+    Ok(Side::of_key(key.as_bytes()).1)
+}
+
+pub(super) fn request(method: &str, fields: &[(String, String)]) -> anyhow::Result<RequestHead> {
     let mut headers = Headers::new();
     for (name, value) in fields {
         check_field(name, value)?;
@@ -59,22 +66,28 @@ pub fn check_field(name: &str, value: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn judge(ground: &Ground<'_>, key: &Key, request: &RequestHead) -> anyhow::Result<Judged> {
+/// What that request would get, where this is kept under its key.
+pub(super) fn judge(
+    key: &Key,
+    entries: Vec<Entry>,
+    policies: &Policies,
+    request: &RequestHead,
+) -> Judged {
     let now = unix_seconds();
-    let entries = entries(ground, key)?;
     let selected = select(&entries, request);
     let found = match (selected, entries.iter().any(is_usable)) {
         (Some((_, stored)), _) => Found::Selected(stored),
         (None, true) => Found::Others,
         (None, false) => Found::Nothing,
     };
-    let policy = ground.policies.of_key(key.as_bytes());
+    let policy = policies.of_key(key.as_bytes());
     let policy = policy.cloned().unwrap_or_default();
     let outcome = outcome(request, found, &policy, now);
     let mut status = Vec::new();
     outcome.status.write(&mut status);
     let at = selected.map(|(at, _)| at);
-    Ok(Judged {
+    Judged {
+        workers: Vec::new(),
         side: Side::of_key(key.as_bytes()).0,
         key: String::from_utf8_lossy(key.as_bytes()).into_owned(),
         found: entries
@@ -90,10 +103,11 @@ fn judge(ground: &Ground<'_>, key: &Key, request: &RequestHead) -> anyhow::Resul
         why: outcome.why.to_owned(),
         then: outcome.then.map(str::to_owned),
         cache_status: String::from_utf8_lossy(&status).into_owned(),
-    })
+    }
 }
 
-type Entry = (crate::janitor::protocol::Entry, Option<Stored>);
+/// What is kept, and its response, if it is one.
+pub(super) type Entry = (crate::janitor::protocol::Entry, Option<Stored>);
 
 fn is_usable((entry, stored): &Entry) -> bool {
     entry.trouble.is_none() && stored.is_some()

@@ -15,12 +15,12 @@ pub(super) fn stats(ground: &Ground<'_>) -> anyhow::Result<Stats> {
     ground.bring_up_to_date();
     let place = ground.place;
     let mut stats = Stats {
-        directory: place.path().display().to_string(),
+        directory: Some(place.path().display().to_string()),
         running: ground.instance.is_some(),
         holder: ground.instance.and_then(|_| place.holder_name()),
-        generation: ground.generation()?,
-        free: place.free_space().context("the free space")?.0,
-        catalogue: Catalogue::Unusable,
+        generation: Some(ground.generation()?),
+        free: Some(place.free_space().context("the free space")?.0),
+        catalogue: Some(Catalogue::Unusable),
         ..Stats::default()
     };
     // Without it, there is still the rest to be said.
@@ -32,7 +32,7 @@ pub(super) fn stats(ground: &Ground<'_>) -> anyhow::Result<Stats> {
         stats.lists = totals.lists;
         stats.content = totals.length;
         stats.size = totals.kib * 1024;
-        stats.catalogue = state(ground, &reader);
+        stats.catalogue = Some(state(ground, &reader));
     }
     if let Some(instance) = ground.instance {
         let space = instance.region.space();
@@ -56,7 +56,7 @@ fn state(ground: &Ground<'_>, reader: &Reader) -> Catalogue {
     }
 }
 
-fn counters(region: &Region) -> Counters {
+pub(super) fn counters(region: &Region) -> Counters {
     let total = |counter| region.total(counter);
     Counters {
         requests: total(Counter::Requests),
@@ -76,8 +76,8 @@ pub(super) fn ls(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Listed> {
     let refused = || format!("the catalogue {} cannot be read", path.display());
     let reader = Reader::open(&path).with_context(refused)?;
     let mut listed = Listed {
-        items: 0,
         incomplete: state(ground, &reader) != Catalogue::Complete,
+        ..Listed::default()
     };
     let mut page = Vec::with_capacity(PAGE);
     let mut last = 0;
@@ -103,6 +103,7 @@ pub(super) fn ls(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Listed> {
 fn item(row: Row) -> Item {
     let (side, url) = Side::of_key(&row.key);
     Item {
+        workers: Vec::new(),
         url,
         side,
         kind: kind(row.kind),
@@ -112,7 +113,7 @@ fn item(row: Row) -> Item {
         size: u64::from(row.kib) * 1024,
         stored: row.stored,
         expires: row.expires,
-        used: row.used,
+        used: Some(row.used),
     }
 }
 

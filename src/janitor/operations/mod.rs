@@ -7,6 +7,7 @@
 
 mod explain;
 mod list;
+pub mod memory;
 mod purge;
 mod show;
 mod verify;

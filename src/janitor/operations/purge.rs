@@ -128,6 +128,7 @@ pub(super) fn purge_all(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Pur
         url: None,
         objects: before.objects + before.variants,
         octets: before.size,
+        silent: Vec::new(),
     })
 }
 

@@ -15,7 +15,7 @@ use crate::sys::files::{self, Access};
 pub(super) fn show(ground: &Ground<'_>, url: &str) -> anyhow::Result<Shown> {
     let mut shown = Shown {
         url: url.to_owned(),
-        found: Vec::new(),
+        ..Shown::default()
     };
     for key in keys(url)? {
         shown.url = Side::of_key(key.as_bytes()).1;
@@ -61,6 +61,7 @@ fn entry(
     list: &mut Option<List>,
 ) -> Option<(Entry, Option<Stored>)> {
     let mut entry = Entry {
+        workers: Vec::new(),
         side,
         kind: match name.is_base() {
             true => Kind::Object,
@@ -111,7 +112,7 @@ fn entry(
     Some((entry, stored))
 }
 
-fn response(stored: &Stored) -> Response {
+pub(super) fn response(stored: &Stored) -> Response {
     let now = unix_seconds();
     let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
     let fields = stored.headers.iter();
