@@ -21,6 +21,7 @@ mod disk;
 mod fields;
 mod framing;
 mod herd;
+mod in_memory;
 mod janitor;
 mod limits;
 mod logs;

@@ -71,6 +71,14 @@ impl Baton {
         if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
             command.env_remove("RUST_LOG");
         }
+        // Where an instance without a cache directory puts its socket.
+        if !command
+            .get_envs()
+            .any(|(name, _)| name == "XDG_RUNTIME_DIR")
+        {
+            command.env("XDG_RUNTIME_DIR", directory.path());
+        }
+        command.env_remove("RUNTIME_DIRECTORY");
         let mut child = command
             .args(if arguments.contains(&"--workers") {
                 &[][..]
