@@ -456,6 +456,7 @@ mod tests {
     #[test]
     fn a_list_is_in_order_and_without_what_is_no_response() {
         let item = |url: &str, kind| Item {
+            workers: Vec::new(),
             url: url.to_owned(),
             side: Side::Forward,
             kind,
@@ -465,7 +466,7 @@ mod tests {
             size: 4096,
             stored: 0,
             expires: unix_seconds() + 7300,
-            used: unix_seconds(),
+            used: Some(unix_seconds()),
         };
         let mut items = vec![
             item("http://b/", Kind::Object),

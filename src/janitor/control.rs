@@ -249,7 +249,7 @@ mod tests {
             panic!("{done:?}")
         };
         assert!(stats.running);
-        assert_eq!(stats.directory, place.path().display().to_string());
+        assert_eq!(stats.directory, Some(place.path().display().to_string()));
     }
 
     #[test]

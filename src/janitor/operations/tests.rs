@@ -193,9 +193,9 @@ fn without_a_catalogue_there_are_still_figures() {
     };
     assert_eq!(
         stats.catalogue,
-        crate::janitor::protocol::Catalogue::Unusable
+        Some(crate::janitor::protocol::Catalogue::Unusable)
     );
-    assert!(stats.free > 0 && !stats.running && stats.holder.is_none());
+    assert!(stats.free > Some(0) && !stats.running && stats.holder.is_none());
     let ground = Ground {
         place: &place,
         instance: None,
