@@ -30,7 +30,9 @@ pub(super) fn find(of: &Whereabouts) -> anyhow::Result<Meant> {
     }
     let config = load(of)?;
     match config.cache.store {
-        StoreKind::Off => bail!("nothing is kept with cache.store = \"off\""),
+        StoreKind::Off => {
+            bail!("nothing is kept where the cache is off; --cache dir:PATH names another one")
+        }
         StoreKind::Memory => in_memory(&config, of.file.is_some()),
         StoreKind::Directory => {
             let is_named = of.cache.is_some() || of.file.is_some();

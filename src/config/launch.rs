@@ -197,7 +197,9 @@ pub fn control_directories(own: u32) -> Vec<PathBuf> {
     };
     let places = [
         variable("RUNTIME_DIRECTORY").and_then(first),
-        absolute("XDG_RUNTIME_DIR").map(|path| path.join("baton")),
+        absolute("XDG_RUNTIME_DIR")
+            .filter(|path| is_of(path, own))
+            .map(|path| path.join("baton")),
         Some(PathBuf::from(RUN)),
         Some(PathBuf::from(format!("/tmp/baton-{own}"))),
     ];
@@ -211,6 +213,12 @@ pub fn control_directories(own: u32) -> Vec<PathBuf> {
 }
 
 const RUN: &str = "/run/baton";
+
+/// Root may have kept the variables of another user.
+fn is_of(path: &Path, user: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().is_ok_and(|found| found.uid() == user)
+}
 
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)

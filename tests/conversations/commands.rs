@@ -420,7 +420,7 @@ fn what_is_no_cache_is_named_and_left_alone() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("no cache of baton's"), "{}", ended.err);
     assert!(entries(&directory.path()).is_empty());
-    let ended = cache(&["stats", "--cache", "memory"]);
+    let ended = cache(&["stats", "--cache", "off"]);
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("--cache dir:PATH"), "{}", ended.err);
 }
