@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::dispatch::Conn;
 
 /// Must rise with any change of what follows.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Descriptors one message may carry.
 pub const MAX_DESCRIPTORS: usize = 32;
@@ -30,6 +30,8 @@ pub enum ToWorker {
     Start { worker: u16, workers: u16 },
     /// Sockets with something to read, one descriptor each.
     Offers(Vec<Offer>),
+    /// Another process wants to talk: its end of a stream, one descriptor.
+    Introduced,
     /// Open the log files again.
     Reopen,
     /// No offer will follow: finish what is in progress, take nothing new, and exit.
@@ -45,6 +47,8 @@ pub enum ToMaster {
     Ready,
     /// Sockets that are still alive, one descriptor each.
     Return(Vec<Returned>),
+    /// The far end of a stream, one descriptor, for that worker. Where it cannot be had it is closed.
+    Introduce { worker: u16 },
 }
 
 /// A socket that is the worker's as soon as it has claimed `seq`, and not before.
@@ -104,8 +108,10 @@ mod kind {
     pub(super) const REOPEN: u8 = 3;
     pub(super) const DRAIN: u8 = 4;
     pub(super) const STOP: u8 = 5;
+    pub(super) const INTRODUCED: u8 = 6;
     pub(super) const READY: u8 = 64;
     pub(super) const RETURN: u8 = 65;
+    pub(super) const INTRODUCE: u8 = 66;
 }
 
 /// The configuration and the shared memory.
@@ -118,6 +124,7 @@ impl Message for ToWorker {
         match self {
             ToWorker::Start { .. } => START_DESCRIPTORS,
             ToWorker::Offers(offers) => offers.len(),
+            ToWorker::Introduced => 1,
             ToWorker::Reopen | ToWorker::Drain | ToWorker::Stop => 0,
         }
     }
@@ -126,6 +133,7 @@ impl Message for ToWorker {
         let kind = match self {
             ToWorker::Start { .. } => kind::START,
             ToWorker::Offers(_) => kind::OFFERS,
+            ToWorker::Introduced => kind::INTRODUCED,
             ToWorker::Reopen => kind::REOPEN,
             ToWorker::Drain => kind::DRAIN,
             ToWorker::Stop => kind::STOP,
@@ -142,7 +150,7 @@ impl Message for ToWorker {
                         write_connection(out, &offer.conn, &offer.bytes)?;
                     }
                 }
-                ToWorker::Reopen | ToWorker::Drain | ToWorker::Stop => {}
+                ToWorker::Introduced | ToWorker::Reopen | ToWorker::Drain | ToWorker::Stop => {}
             }
             Ok(())
         })
@@ -164,6 +172,7 @@ impl Message for ToWorker {
                 }
                 ToWorker::Offers(offers)
             }
+            kind::INTRODUCED => ToWorker::Introduced,
             kind::REOPEN => ToWorker::Reopen,
             kind::DRAIN => ToWorker::Drain,
             kind::STOP => ToWorker::Stop,
@@ -181,6 +190,7 @@ impl Message for ToMaster {
         match self {
             ToMaster::Ready => 0,
             ToMaster::Return(returned) => returned.len(),
+            ToMaster::Introduce { .. } => 1,
         }
     }
 
@@ -188,12 +198,17 @@ impl Message for ToMaster {
         let kind = match self {
             ToMaster::Ready => kind::READY,
             ToMaster::Return(_) => kind::RETURN,
+            ToMaster::Introduce { .. } => kind::INTRODUCE,
         };
         whole(out, kind, self.descriptors(), |out| match self {
             ToMaster::Ready => Ok(()),
             ToMaster::Return(returned) => returned
                 .iter()
                 .try_for_each(|one| write_connection(out, &one.conn, &one.bytes)),
+            ToMaster::Introduce { worker } => {
+                out.extend_from_slice(&worker.to_le_bytes());
+                Ok(())
+            }
         })
     }
 
@@ -209,6 +224,9 @@ impl Message for ToMaster {
                 }
                 ToMaster::Return(returned)
             }
+            kind::INTRODUCE => ToMaster::Introduce {
+                worker: reader.u16()?,
+            },
             other => return Err(MessageError::UnknownType(other)),
         };
         reader.close(stated, message.descriptors())?;

@@ -16,6 +16,9 @@ use crate::sys::spawn::{self, Exit, Pid};
 /// Offers in one message.
 const OFFERS_A_MESSAGE: usize = 16;
 
+/// Messages that may wait for room in a worker's channel, before strangers are not introduced to it any more.
+const UNSENT: usize = 64;
+
 /// How long a worker may live on after it has closed its channel.
 const SPEECHLESS_MS: u64 = 1_000;
 
@@ -29,8 +32,8 @@ pub(super) struct Pending {
 pub(super) struct Child {
     pub(super) pid: Pid,
     pub(super) channel: Channel,
-    /// Messages without descriptors that its channel had no room for.
-    unsent: VecDeque<ToWorker>,
+    /// Messages that its channel had no room for.
+    unsent: VecDeque<(ToWorker, Option<OwnedFd>)>,
     /// Something waits for room in the channel.
     wants_writable: bool,
     /// There is no descriptor left for what it sends.
@@ -172,16 +175,27 @@ impl Master {
         let Some(child) = self.children.get_mut(worker) else {
             return;
         };
-        child.unsent.push_back(message);
+        child.unsent.push_back((message, None));
         self.say_rest(worker);
+    }
+
+    /// Passes on one end of a stream whose other end another process has. Where the worker cannot hear of it, it is closed.
+    pub(super) fn introduce(&mut self, worker: usize, stream: OwnedFd) {
+        if let Some(child) = self.children.get_mut(worker)
+            && child.unsent.len() < UNSENT
+        {
+            child.unsent.push_back((ToWorker::Introduced, Some(stream)));
+            self.say_rest(worker);
+        }
     }
 
     fn say_rest(&mut self, worker: usize) {
         let Some(child) = self.children.get_mut(worker) else {
             return;
         };
-        while let Some(message) = child.unsent.front() {
-            match child.channel.send_borrowed(message, &[]) {
+        while let Some((message, stream)) = child.unsent.front() {
+            let stream: Vec<BorrowedFd<'_>> = stream.iter().map(AsFd::as_fd).collect();
+            match child.channel.send_borrowed(message, &stream) {
                 Ok(()) => {
                     child.unsent.pop_front();
                 }

@@ -103,6 +103,10 @@ impl Master {
                 match message {
                     ToMaster::Ready => self.tell(Event::Ready { worker }),
                     ToMaster::Return(returned) => self.take_back_in(returned, fds),
+                    ToMaster::Introduce { worker } => {
+                        fds.into_iter()
+                            .for_each(|stream| self.introduce(worker.into(), stream));
+                    }
                 }
                 Heard::Something
             }

@@ -49,6 +49,8 @@ pub struct Growing {
     /// Octets that there will be, where that is known.
     pub expected: Option<u64>,
     content: RefCell<Content>,
+    /// Octets that are there where it comes from, and on their way.
+    ahead: Cell<u64>,
     end: Cell<Option<End>>,
     more: Notify,
     room: Notify,
@@ -121,6 +123,7 @@ impl Growing {
         Growing {
             expected,
             content: RefCell::new(content),
+            ahead: Cell::new(0),
             end: Cell::new(None),
             more: Notify::new(),
             room: Notify::new(),
@@ -130,6 +133,21 @@ impl Growing {
     /// Octets that have come.
     pub fn length(&self) -> u64 {
         self.content.borrow().length
+    }
+
+    /// So many octets need only to be brought here.
+    pub fn is_ahead(&self, octets: u64) {
+        self.ahead.set(octets);
+    }
+
+    /// Octets that have come, or need only to be brought here.
+    pub fn soon(&self) -> u64 {
+        self.length().max(self.ahead.get())
+    }
+
+    /// What a file has of it.
+    pub fn in_file(&self) -> Option<InFile> {
+        self.content.borrow().file.clone()
     }
 
     /// Whether it can be read from there on.

@@ -1,11 +1,13 @@
 //! Octets on their way: a socket that registers with the runtime only when it has to wait, the pace a peer
-//! must keep, and buffers that an idle connection does not own.
+//! must keep, buffers that an idle connection does not own, and frames between processes.
 
 pub mod buffers;
+pub mod frames;
 pub mod inbox;
 pub mod pace;
 pub mod stream;
 
+pub use frames::{Frame, Frames};
 pub use inbox::Inbox;
 pub use pace::Pace;
 pub use stream::Stream;

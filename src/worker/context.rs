@@ -106,7 +106,7 @@ impl Context {
             )),
             policies: config.policies(),
             store: Kept::new(&config.cache, &region, worker),
-            herd: Rc::default(),
+            herd: Rc::new(Herd::new(region.clone(), worker)),
             behind: RefCell::default(),
             key_buffer: Cell::default(),
             access_log: RefCell::new(AccessLog::open(worker, &config.log)?),

@@ -8,6 +8,7 @@ mod exchange;
 mod herd;
 mod kept;
 mod meter;
+mod peers;
 mod returns;
 mod session;
 
@@ -132,6 +133,10 @@ async fn receive(context: &Rc<Context>, readable: &Watched) -> io::Result<Until>
                         for (offer, fd) in offers.into_iter().zip(fds) {
                             session::accept(context, offer, fd);
                         }
+                    }
+                    ToWorker::Introduced => {
+                        fds.into_iter()
+                            .for_each(|stream| peers::answer(context, stream));
                     }
                     ToWorker::Reopen => {
                         crate::log::reopen();

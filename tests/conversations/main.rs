@@ -21,6 +21,7 @@ mod disk;
 mod fields;
 mod framing;
 mod herd;
+mod herd_over_workers;
 mod janitor;
 mod limits;
 mod logs;

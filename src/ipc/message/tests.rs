@@ -34,6 +34,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
         any::<(u16, u16)>().prop_map(|(worker, workers)| ToWorker::Start { worker, workers }),
         vec(offer, 0..=MAX_DESCRIPTORS).prop_map(ToWorker::Offers),
+        Just(ToWorker::Introduced),
         Just(ToWorker::Reopen),
         Just(ToWorker::Drain),
         Just(ToWorker::Stop),
@@ -45,6 +46,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
     prop_oneof![
         Just(ToMaster::Ready),
         vec(returned, 0..=MAX_DESCRIPTORS).prop_map(ToMaster::Return),
+        any::<u16>().prop_map(|worker| ToMaster::Introduce { worker }),
     ]
 }
 

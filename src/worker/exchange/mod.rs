@@ -20,7 +20,9 @@ mod behind;
 mod deliver;
 mod fetch;
 mod finish;
+mod follow;
 mod join;
+mod lend;
 mod lookup;
 mod purge;
 mod record;
@@ -50,6 +52,7 @@ use crate::http::target::TargetUri;
 use crate::log::OriginUse;
 use crate::store::Object;
 pub use answer::refuse_unread;
+pub use lend::lend;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -318,7 +318,7 @@ fn as_index(octets: u64) -> usize {
     usize::try_from(octets).unwrap_or(usize::MAX)
 }
 
-async fn read_file(file: Arc<OwnedFd>, at: u64, length: u64) -> io::Result<bytes::Bytes> {
+pub async fn read_file(file: Arc<OwnedFd>, at: u64, length: u64) -> io::Result<bytes::Bytes> {
     let read = tokio::task::spawn_blocking(move || {
         let mut piece = Vec::with_capacity(length as usize);
         match files::read(

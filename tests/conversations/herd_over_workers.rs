@@ -1,0 +1,281 @@
+//! The same as `herd`, over all workers: whoever is served by another one than the first reads from there.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::net::TcpStream;
+
+use crate::support::origin::{Request, answer, ok};
+use crate::support::{Baton, Client, Gate, Origin, eventually};
+
+const FRESH: &str = "Cache-Control: max-age=60\r\nETag: \"a\"\r\n";
+const STORES: [&str; 2] = ["memory", "dir"];
+const HALF: usize = 1_400_000;
+const CLIENTS: usize = 60;
+
+fn large() -> Vec<u8> {
+    (0..3_000_000_u32).map(|n| (n / 7) as u8).collect()
+}
+
+/// Four workers in front of `origin`, with a store of either kind.
+fn reverse(origin: &Origin, store: &str) -> (Baton, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = match store {
+        "dir" => format!("dir:{}", directory.path().join("cache").display()),
+        store => store.to_owned(),
+    };
+    let flags = [
+        "--workers",
+        "4",
+        "--cache",
+        &store,
+        "--set",
+        "access.purge=[\"127.0.0.1\"]",
+    ];
+    (Baton::reverse(origin.address(), &flags), directory)
+}
+
+/// Half of `large`, then the rest when the gate opens.
+fn halves(stream: &mut TcpStream, fields: &str, gate: &Gate) -> bool {
+    let body = large();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let sent = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(&body[..HALF]));
+    gate.wait();
+    sent.and_then(|()| stream.write_all(&body[HALF..])).is_ok()
+}
+
+fn asked(baton: &Baton, count: usize, path: &str, fields: &str) -> Vec<Client> {
+    let ask = |_| {
+        let mut client = baton.client();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
+        client.send(request);
+        client
+    };
+    (0..count).map(ask).collect()
+}
+
+fn head_of(client: &mut Client) -> String {
+    let mut head = String::new();
+    loop {
+        let line = client.line().unwrap();
+        if line.is_empty() {
+            return head;
+        }
+        head += &line;
+        head += "\n";
+    }
+}
+
+/// Which workers have written the lines.
+fn workers(lines: &[String]) -> HashSet<&str> {
+    let words = lines.iter().flat_map(|line| line.split(' '));
+    words.filter(|word| word.starts_with("worker=")).collect()
+}
+
+/// So often; where each worker has a store of its own, those that come when the answer is there ask once each.
+fn assert_asked(origin: &Origin, times: usize, store: &str) {
+    let most = if store == "memory" { times + 3 } else { times };
+    let asked = origin.count("/");
+    assert!((times..=most).contains(&asked), "{store}: {asked}");
+}
+
+#[test]
+fn one_request_to_the_origin_server_for_all_workers() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let gate = gate.clone();
+            move |_, stream| halves(stream, FRESH, &gate)
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let body = large();
+        let mut clients = asked(&baton, CLIENTS, "/", "");
+        for client in &mut clients {
+            assert!(head_of(client).contains("fwd=uri-miss"), "{store}");
+            assert!(client.exactly(HALF).unwrap() == body[..HALF], "{store}");
+        }
+        // A second wave, while it still comes.
+        let mut second = asked(&baton, CLIENTS, "/", "");
+        for client in &mut second {
+            assert!(head_of(client).contains("; collapsed"), "{store}");
+            assert!(client.exactly(HALF).unwrap() == body[..HALF], "{store}");
+        }
+        gate.open();
+        for client in clients.iter_mut().chain(&mut second) {
+            let rest = client.exactly(body.len() - HALF).unwrap();
+            assert!(rest == body[HALF..], "{store}");
+        }
+        // And a third, when it is there.
+        for client in &mut asked(&baton, CLIENTS, "/", "") {
+            assert!(client.response().is_hit(), "{store}");
+        }
+        assert_eq!(origin.count("/"), 1, "{store}");
+        let lines = baton.access_lines(3 * CLIENTS);
+        assert!(workers(&lines).len() > 1, "{store}: {:?}", workers(&lines));
+        let joined = lines.iter().filter(|line| line.contains("cache=joined"));
+        assert_eq!(joined.count(), 2 * CLIENTS - 1, "{store}");
+    }
+}
+
+#[test]
+fn small_answers_that_come_at_once_are_enough_for_all() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::start({
+            let gate = gate.clone();
+            move |_| {
+                gate.wait();
+                ok(FRESH, "small")
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let mut clients = asked(&baton, CLIENTS, "/", "");
+        eventually("the origin server is asked", || {
+            (origin.count("/") == 1).then_some(())
+        });
+        gate.open();
+        for client in &mut clients {
+            let response = client.response();
+            assert_eq!((response.status, response.text().as_str()), (200, "small"));
+        }
+        assert_asked(&origin, 1, store);
+    }
+}
+
+#[test]
+fn what_is_for_one_client_is_asked_for_by_each() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::start({
+            let gate = gate.clone();
+            move |request: &Request| {
+                gate.wait();
+                let who = request.field("x-who").unwrap();
+                ok("Cache-Control: private, max-age=60\r\n", who)
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let mut clients: Vec<Client> = (0..CLIENTS)
+            .map(|n| asked(&baton, 1, "/", &format!("X-Who: {n}\r\n")).remove(0))
+            .collect();
+        eventually("the origin server is asked", || {
+            (origin.count("/") >= 1).then_some(())
+        });
+        gate.open();
+        for (n, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.response().text(), n.to_string(), "{store}");
+        }
+        assert_eq!(origin.count("/"), CLIENTS, "{store}");
+    }
+}
+
+#[test]
+fn one_revalidation_for_all_workers() {
+    let gate = Gate::new();
+    let origin = Origin::start({
+        let gate = gate.clone();
+        move |request: &Request| match request.field("if-none-match") {
+            None => ok("Cache-Control: max-age=0\r\nETag: \"a\"\r\n", "old"),
+            Some(_) => {
+                gate.wait();
+                answer("304 Not Modified", FRESH, "")
+            }
+        }
+    });
+    let (baton, _directory) = reverse(&origin, "dir");
+    baton.client().get("/");
+    let mut clients = asked(&baton, CLIENTS, "/", "");
+    eventually("the origin server is asked", || {
+        (origin.count("/") == 2).then_some(())
+    });
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "old");
+    }
+    assert_eq!(origin.count("/"), 2);
+}
+
+#[test]
+fn the_next_client_of_any_worker_takes_over_from_an_origin_server_that_fails() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let (gate, first) = (gate.clone(), std::sync::atomic::AtomicBool::new(true));
+            move |_, stream| {
+                if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                    gate.wait();
+                    return false;
+                }
+                stream.write_all(&ok(FRESH, "second")).is_ok()
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let mut clients = asked(&baton, CLIENTS, "/", "");
+        eventually("the origin server is asked", || {
+            (origin.count("/") == 1).then_some(())
+        });
+        gate.open();
+        let statuses: Vec<u16> = clients.iter_mut().map(|it| it.response().status).collect();
+        let failed = statuses.iter().filter(|status| **status != 200).count();
+        // The one who asked is told so, or asks once more where the connection was an old one.
+        assert!(failed <= 1, "{store}: {statuses:?}");
+        assert_asked(&origin, 2, store);
+    }
+}
+
+#[test]
+fn a_range_is_read_from_where_it_is_coming() {
+    let gate = Gate::new();
+    let origin = Origin::conversing({
+        let gate = gate.clone();
+        move |_, stream| halves(stream, FRESH, &gate)
+    });
+    let (baton, _directory) = reverse(&origin, "dir");
+    let mut first = asked(&baton, 1, "/", "").remove(0);
+    head_of(&mut first);
+    first.exactly(HALF).unwrap();
+    let body = large();
+    for client in &mut asked(&baton, CLIENTS, "/", "Range: bytes=1000000-1000009\r\n") {
+        let part = client.response();
+        assert_eq!(part.status, 206);
+        assert!(part.body == body[1_000_000..1_000_010]);
+    }
+    gate.open();
+    first.exactly(body.len() - HALF).unwrap();
+    assert_eq!(origin.count("/"), 1);
+}
+
+#[test]
+fn what_has_been_purged_meanwhile_is_for_those_who_asked_before() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let (gate, first) = (gate.clone(), std::sync::atomic::AtomicBool::new(true));
+            move |_, stream| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                true => halves(stream, FRESH, &gate),
+                false => stream.write_all(&ok(FRESH, "new")).is_ok(),
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let mut before = asked(&baton, CLIENTS, "/", "");
+        for client in &mut before {
+            head_of(client);
+        }
+        let mut purger = baton.client();
+        purger.send("PURGE / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        purger.response();
+        for client in &mut asked(&baton, CLIENTS, "/", "") {
+            assert_eq!(client.response().text(), "new", "{store}");
+        }
+        gate.open();
+        for client in &mut before {
+            assert!(client.exactly(large().len()).unwrap() == large(), "{store}");
+        }
+        assert_eq!(baton.client().get("/").text(), "new", "{store}");
+        assert_asked(&origin, 2, store);
+    }
+}
