@@ -208,8 +208,7 @@ pub fn others(old: &Stored, new_headers: &Headers, new: ContentRange) -> Others 
         (Some(old), Some(new)) => old == new,
         _ => true,
     };
-    if !lengths_agree || !share_strong_validator(old, new_headers) || part.spans.len() >= MOST_SPANS
-    {
+    if !lengths_agree || !is_same(old, new_headers) || part.spans.len() >= MOST_SPANS {
         return others;
     }
     for (span, at) in part.positions() {
@@ -268,14 +267,34 @@ pub fn continued(old: &Stored, from: u64, response: &ResponseHead) -> Option<(Re
         (Some(old), Some(new)) => old == new,
         _ => true,
     };
-    let agrees = share_strong_validator(old, &whole.headers)
+    let agrees = is_same(old, &whole.headers)
         || has_none(&old.headers) && has_none(&whole.headers) && same_date;
     let fits = range.span == Span { from, to: complete };
     (lengths_agree && agrees && fits).then_some((whole, complete))
 }
 
+/// Whether the rest of a response that broke off may be asked for, and put behind what has come: a length that nobody has
+/// told and a validator that does not vouch for octets cannot say that it is the rest.
+pub fn may_resume(stored: &Stored) -> bool {
+    let tag = stored.etag().and_then(EntityTag::parse);
+    stored.status == 200 && tag.is_some_and(|tag| !tag.weak)
+}
+
+/// Whether `response` is the rest, from the octet `from` on, of a representation of that length.
+///
+/// RFC 9110 section 15.3.7.3: "A client that has received multiple partial responses to GET requests on a target resource MAY
+/// combine those responses into a larger continuous range if they share the same strong validator."
+pub fn resumes(stored: &Stored, from: u64, length: u64, response: &ResponseHead) -> bool {
+    let rest = ContentRange {
+        span: Span { from, to: length },
+        complete: Some(length),
+    };
+    let whole = of_response(response).filter(|(_, range)| *range == rest);
+    whole.is_some_and(|(whole, _)| is_same(stored, &whole.headers))
+}
+
 /// Whether a stored response and the fields of another one are of the same representation for certain.
-fn share_strong_validator(old: &Stored, new: &Headers) -> bool {
+pub fn is_same(old: &Stored, new: &Headers) -> bool {
     let tag = |value| EntityTag::parse(value);
     match (
         old.etag().and_then(tag),

@@ -231,6 +231,11 @@ impl Lead {
         is_ours
     }
 
+    /// Whether this worker asks for it, by its own word.
+    pub fn has_claim(&self) -> bool {
+        self.asked.claim.borrow().is_some()
+    }
+
     fn new_claim(&self) -> Claim {
         let herd = &self.herd;
         herd.tickets.set(herd.tickets.get().wrapping_add(1));

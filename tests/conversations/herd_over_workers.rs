@@ -279,3 +279,113 @@ fn what_has_been_purged_meanwhile_is_for_those_who_asked_before() {
         assert_asked(&origin, 2, store);
     }
 }
+
+/// Octets that come of the rest before the gate opens.
+const MORE: usize = 100_000;
+
+/// What is asked for from some octet on, of what `large` is; or all of it. The end waits for the gate.
+fn ranges(request: &Request, stream: &mut TcpStream, gate: &Gate) -> bool {
+    let body = large();
+    let range = request.field("range");
+    let from = range.as_deref().and_then(|range| {
+        let from = range.strip_prefix("bytes=")?.strip_suffix('-')?;
+        from.parse::<usize>().ok()
+    });
+    let Some(from) = from else {
+        return halves(stream, FRESH, gate);
+    };
+    assert_eq!(request.field("if-range").as_deref(), Some("\"a\""));
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\n{FRESH}Content-Range: bytes {from}-{}/{}\r\nContent-Length: {}\r\n\r\n",
+        body.len() - 1,
+        body.len(),
+        body.len() - from
+    );
+    let sent = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(&body[from..from + MORE]));
+    gate.wait();
+    sent.and_then(|()| stream.write_all(&body[from + MORE..]))
+        .is_ok()
+}
+
+#[test]
+fn who_followed_a_worker_that_dies_goes_on_without_it() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let gate = gate.clone();
+            move |request, stream| ranges(request, stream, &gate)
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let body = large();
+        let mut first = asked(&baton, 1, "/", "").remove(0);
+        head_of(&mut first);
+        first.exactly(HALF).unwrap();
+        let leader = baton.wait_until_served(&first);
+        let mut clients = asked(&baton, CLIENTS, "/", "");
+        for client in &mut clients {
+            head_of(client);
+            assert!(client.exactly(HALF).unwrap() == body[..HALF], "{store}");
+        }
+        let holders: Vec<Vec<i32>> = clients.iter().map(|it| baton.holders(it)).collect();
+        baton.signal(leader, "KILL");
+        let mut left = Vec::new();
+        for (mut client, holders) in clients.into_iter().zip(holders) {
+            match client.exactly(MORE) {
+                Ok(more) => {
+                    assert!(more == body[HALF..HALF + MORE], "{store}");
+                    left.push(client);
+                }
+                // Only with the worker that had its socket.
+                Err(error) => assert!(holders.contains(&leader), "{store}: {error}"),
+            }
+        }
+        assert!(left.len() >= CLIENTS / 2, "{store}: {} left", left.len());
+        gate.open();
+        for client in &mut left {
+            let rest = client.exactly(body.len() - HALF - MORE).unwrap();
+            assert!(rest == body[HALF + MORE..], "{store}");
+        }
+        // One of those who followed asked for the rest, and the others followed that one.
+        assert_eq!(origin.count("/"), 2, "{store}");
+    }
+}
+
+#[test]
+fn what_the_origin_server_breaks_off_is_gone_on_with_for_all() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let gate = gate.clone();
+            move |request, stream| {
+                if request.field("range").is_some() {
+                    return ranges(request, stream, &gate);
+                }
+                let body = large();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\n{FRESH}Content-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&body[..HALF]);
+                gate.wait();
+                false
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let body = large();
+        let mut clients = asked(&baton, CLIENTS, "/", "");
+        for client in &mut clients {
+            head_of(client);
+            client.exactly(HALF).unwrap();
+        }
+        gate.open();
+        for client in &mut clients {
+            let rest = client.exactly(body.len() - HALF).unwrap();
+            assert!(rest == body[HALF..], "{store}");
+        }
+        assert_eq!(origin.count("/"), 2, "{store}");
+        assert!(baton.client().get("/").is_hit(), "{store}");
+    }
+}

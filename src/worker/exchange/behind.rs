@@ -8,7 +8,8 @@ use std::rc::Rc;
 use super::fetch::{self, Asker, Fetched};
 use super::record::{self, Recorded};
 use super::request_body::RequestBody;
-use super::{Fetch, Request, deliver, finish, lookup, route};
+use super::share::{Came, absorb};
+use super::{Fetch, Request, finish, lookup, route};
 use crate::cache::Key;
 use crate::config::Mode;
 use crate::http::body::Decoder;
@@ -48,10 +49,7 @@ pub fn ask(
     if context.is_draining() || is_crowded || !context.behind.borrow_mut().insert(key.clone()) {
         return;
     }
-    let mut head = request.clone();
-    head.method = Method::Get;
-    head.headers
-        .retain(|name, _| !OWN.iter().any(|own| own.eq_ignore_ascii_case(name)));
+    let head = for_the_store(request);
     let fetch = Fetch {
         request: Request {
             head,
@@ -69,6 +67,15 @@ pub fn ask(
         let _asked = Asked(context.clone(), key);
         run(context, mode, peer, fetch).await;
     });
+}
+
+/// A client's request without what is for itself alone.
+pub fn for_the_store(request: &RequestHead) -> RequestHead {
+    let mut head = request.clone();
+    head.method = Method::Get;
+    head.headers
+        .retain(|name, _| !OWN.iter().any(|own| own.eq_ignore_ascii_case(name)));
+    head
 }
 
 /// A key that is being asked for, until this is dropped.
@@ -116,8 +123,12 @@ async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch) {
                 let decoder = Decoder::new(reply.framing);
                 let mut recording = recording;
                 let always = || true;
-                if deliver::absorb(&context, &mut reply, decoder, &mut recording, always).await {
-                    finish::keep_origin(&context, reply, body.is_sent());
+                match absorb(&context, &mut reply, decoder, &mut recording, always).await {
+                    Came::Whole => {
+                        recording.finish(&context).await;
+                        finish::keep_origin(&context, reply, body.is_sent());
+                    }
+                    Came::Unwanted | Came::Broken => recording.cut(&context).await,
                 }
                 return;
             }

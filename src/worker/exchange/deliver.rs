@@ -8,6 +8,7 @@ use super::fetch::{self, Prefix, Reply, write_field};
 use super::recording::{Recording, write_told};
 use super::relay::{Onward, Relay};
 use super::request_body::{Ends, RequestBody, Trouble};
+use super::resume::Again;
 use super::{Fetch, Request, answer, share};
 use crate::http::body::Decoder;
 use crate::http::connection::EndToEnd;
@@ -17,8 +18,7 @@ use crate::http::head::{Method, ResponseHead, Version, write_status_line};
 use crate::log::OriginUse;
 use crate::routing::loops;
 use crate::upstream;
-use crate::wire::{Broken, Pace, buffers};
-use crate::worker::context::Context;
+use crate::wire::{Broken, buffers};
 use crate::worker::herd::{Lead, Outcome};
 use crate::worker::session::Session;
 
@@ -121,7 +121,9 @@ pub async fn reply(
     let lead = match lead {
         Some(lead) if matches!(delivered.end, End::Shared) => {
             let context = session.context.clone();
-            let (source, reader) = share::share(&context, lead, reply, decoder, recording).await;
+            let again = Again::of(session, fetch);
+            let (source, reader) =
+                share::share(&context, lead, reply, decoder, recording, again).await;
             let mut out = std::mem::take(&mut session.outbox);
             delivered.end = onward
                 .follow(&session.stream, &mut out, &reader.growing)
@@ -133,10 +135,15 @@ pub async fn reply(
             }
             return (delivered, source);
         }
-        // Its own client has left, and others wait.
-        Some(lead) if is_left && lead.is_wanted() && recording.is_shareable() => {
+        // Its own client has left, and others wait; or there is so little missing that it is fetched to the end.
+        Some(lead)
+            if is_left
+                && recording.is_shareable()
+                && (lead.is_wanted() || recording.is_worth_finishing(&session.context)) =>
+        {
             let context = session.context.clone();
-            let (source, _) = share::share(&context, lead, reply, decoder, recording).await;
+            let again = Again::of(session, fetch);
+            let (source, _) = share::share(&context, lead, reply, decoder, recording, again).await;
             delivered.octets = onward.octets;
             return (delivered, source);
         }
@@ -202,56 +209,6 @@ async fn relayed(
     let (onward, decoder) = relay.into_parts(&mut reply.link);
     session.outbox = out;
     (end, onward, decoder)
-}
-
-/// Takes a response for the store, and for those who read it meanwhile, as long as anybody does. Whether it has come
-/// whole.
-pub async fn absorb(
-    context: &Context,
-    reply: &mut Reply,
-    mut decoder: Decoder,
-    recording: &mut Recording,
-    is_wanted: impl Fn() -> bool,
-) -> bool {
-    let link = &mut reply.link;
-    let mut pace = Pace::new(
-        context.config.origin.body_timeout,
-        context.config.origin.min_rate,
-    );
-    let is_whole = loop {
-        while !decoder.is_done() && !link.inbox.is_empty() {
-            let Ok(step) = decoder.decode(link.inbox.octets()) else {
-                recording.cut(context).await;
-                return false;
-            };
-            let content = link.inbox.octets().get(step.data.clone());
-            recording.write(content.unwrap_or_default()).await;
-            link.inbox.consume(step.consumed);
-            if step.consumed == 0 {
-                break;
-            }
-        }
-        if decoder.is_done() {
-            break true;
-        }
-        if !is_wanted() {
-            break false;
-        }
-        let read = link
-            .inbox
-            .fill_paced(&link.stream, buffers::LARGE, &mut pace)
-            .await;
-        match read {
-            Ok(0) if decoder.end_of_input().is_ok() => {}
-            Ok(0) | Err(_) => break false,
-            Ok(_) => {}
-        }
-    };
-    match is_whole {
-        true => recording.finish(context).await,
-        false => recording.cut(context).await,
-    }
-    is_whole
 }
 
 pub fn take_outbox(session: &mut Session) -> Vec<u8> {

@@ -6,21 +6,32 @@
 //! what it was fetching is gone on with by one of those that followed (`resume`). `lend` is the other side.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::fetch::Reply;
 use super::lend::{self, Question};
-use super::{Fetch, join};
-use crate::cache::{Key, Stored};
-use crate::shared::{Counter, Version};
-use crate::store::{Growing, InFile, Object, SoFar, Store, Writer};
+use super::recording::Recording;
+use super::resume::Again;
+use super::share::{Came, absorb};
+use super::{Fetch, finish, join};
+use crate::cache::{Key, Stored, part};
+use crate::http::body::Decoder;
+use crate::shared::{Claim, Claimed, Counter, Version};
+use crate::store::{Growing, InFile, Object, SoFar, Store};
 use crate::wire::Frames;
 use crate::worker::context::Context;
 use crate::worker::herd::{Lead, Outcome};
 use crate::worker::kept::{Filling, Kept};
 use crate::worker::peers::{self, wants};
+use crate::worker::session::Session;
+
+/// Workers that are turned to, one after the other, for the rest of one response.
+const MOST_TURNS: usize = 4;
 
 /// What came of turning to the worker that has the claim.
 pub enum Followed {
@@ -40,7 +51,8 @@ struct Arriving {
 }
 
 /// Asks the worker for what it is fetching, in the name of those who wait behind `lead`.
-pub async fn follow(context: &Rc<Context>, fetch: &Fetch, worker: u16, lead: Lead) -> Followed {
+pub async fn follow(session: &Session, fetch: &Fetch, claim: Claim, lead: Lead) -> Followed {
+    let (context, worker) = (&session.context, claim.worker());
     let Some(key) = fetch.plan.key.clone() else {
         return Followed::Unknown(lead);
     };
@@ -72,10 +84,16 @@ pub async fn follow(context: &Rc<Context>, fetch: &Fetch, worker: u16, lead: Lea
     let object = Rc::new(Object::growing(arriving.stored.clone(), growing.clone()));
     lead.answered();
     lead.share(object.clone());
+    let copy = copy(context, &key, &arriving, fetch.plan.version);
     let follower = Follower {
-        copy: copy(context, &key, &arriving, fetch.plan.version),
+        recording: Recording::followed(growing.clone(), copy, fetch.plan.status),
+        context: context.clone(),
+        stored: arriving.stored,
+        again: Again::of(session, fetch),
         growing,
         file: None,
+        claim,
+        key,
         lead,
     };
     tokio::task::spawn_local(follower.run(frames));
@@ -128,24 +146,49 @@ fn arriving(content: &[u8]) -> Option<Arriving> {
 
 /// Takes what comes from the other worker, for those who read it here.
 struct Follower {
-    growing: Rc<Growing>,
+    context: Rc<Context>,
+    key: Key,
+    /// Of the worker that is followed.
+    claim: Claim,
     lead: Lead,
-    copy: Option<Filling>,
+    stored: Stored,
+    again: Again,
+    growing: Rc<Growing>,
+    recording: Recording,
     /// The file of the store that the other worker is writing.
-    file: Option<std::sync::Arc<std::os::fd::OwnedFd>>,
+    file: Option<Arc<OwnedFd>>,
+}
+
+/// Where the rest comes from.
+enum Source {
+    Worker(Frames),
+    Origin(Box<Reply>),
 }
 
 impl Follower {
-    async fn run(mut self, mut frames: Frames) {
-        let outcome = match self.take(&mut frames).await {
-            Ok(Some(outcome)) => self.is_whole(outcome).await,
-            // Nobody reads it any more.
-            Ok(None) => Outcome::Failed,
-            Err(error) => {
-                log::debug!("what another worker was fetching broke off: {error}");
-                Outcome::Failed
+    async fn run(mut self, frames: Frames) {
+        let mut source = Source::Worker(frames);
+        let outcome = loop {
+            let came = match &mut source {
+                Source::Worker(frames) => self.take(frames).await,
+                Source::Origin(reply) => self.absorb(reply).await,
+            };
+            match came {
+                Ok(Some(outcome)) if self.is_whole() => break self.finish(outcome).await,
+                Ok(None) => break Outcome::Failed,
+                Ok(Some(_)) => log::debug!("what another worker was fetching did not come whole"),
+                Err(error) => log::debug!("what was being fetched for a herd broke off: {error}"),
             }
+            source = match self.next_source().await {
+                Some(source) => source,
+                None => break Outcome::Failed,
+            };
         };
+        if let Source::Origin(reply) = source
+            && outcome != Outcome::Failed
+        {
+            finish::keep_origin(&self.context, reply, true);
+        }
         self.growing.break_off();
         self.lead.settle(outcome);
     }
@@ -155,7 +198,7 @@ impl Follower {
         while self.lead.is_followed() {
             let frame = frames.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             match frame.kind {
-                lend::DATA => self.add(&frame.content).await,
+                lend::DATA => self.recording.write(&frame.content).await,
                 lend::FILE => self.file = frame.descriptor.map(Into::into),
                 lend::IN_FILE => {
                     if let (Some(file), Some(length)) = (&self.file, lend::number(&frame.content)) {
@@ -170,37 +213,85 @@ impl Follower {
         Ok(None)
     }
 
-    async fn add(&mut self, content: &[u8]) {
-        self.growing.add(content);
-        self.growing.room().await;
-        let is_kept = match &mut self.copy {
-            Some(writer) => writer.write(content) && writer.room().await,
-            None => true,
-        };
-        if !is_kept {
-            self.copy = None;
+    /// The same from the origin server, in the place of the worker that was followed.
+    async fn absorb(&mut self, reply: &mut Reply) -> io::Result<Option<Outcome>> {
+        let decoder = Decoder::new(reply.framing);
+        let wanted = || self.lead.is_followed();
+        let recording = &mut self.recording;
+        match absorb(&self.context, reply, decoder, recording, wanted).await {
+            // The store has not seen the beginning.
+            Came::Whole => Ok(Some(Outcome::NotKept)),
+            Came::Unwanted => Ok(None),
+            Came::Broken => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 
-    /// It has come to its end there; here, too, if nothing is missing.
-    async fn is_whole(&mut self, outcome: Outcome) -> Outcome {
+    fn is_whole(&self) -> bool {
         let length = self.growing.length();
-        let is_whole = self
-            .growing
+        self.growing
             .expected
-            .is_none_or(|expected| expected == length);
-        if !matches!(outcome, Outcome::Stored | Outcome::NotKept) || !is_whole {
+            .is_none_or(|expected| expected == length)
+    }
+
+    /// It has come to its end.
+    async fn finish(&mut self, outcome: Outcome) -> Outcome {
+        if !matches!(outcome, Outcome::Stored | Outcome::NotKept) {
             return Outcome::Failed;
         }
-        let kept = match self.copy.take() {
-            Some(writer) => Some(writer.finish().await.is_some()),
-            None => None,
-        };
-        self.growing.finish();
-        match kept {
-            Some(true) => Outcome::Stored,
-            Some(false) => Outcome::NotKept,
-            None => outcome,
+        self.recording.finish(&self.context).await;
+        match self.recording.is_kept() {
+            true => Outcome::Stored,
+            false => outcome,
+        }
+    }
+
+    /// It broke off: whoever claims the key asks for the rest, and the others follow that one.
+    async fn next_source(&mut self) -> Option<Source> {
+        if !part::may_resume(&self.stored) {
+            return None;
+        }
+        // What another process was writing may have gone with it; what has come until now is in that file.
+        let mut is_ours = self.lead.has_claim() || self.lead.take_over(self.claim);
+        for _ in 0..MOST_TURNS {
+            if !is_ours {
+                match self.lead.claim() {
+                    Claimed::Ours | Claimed::Crowded => is_ours = true,
+                    Claimed::Theirs(claim) => self.claim = claim,
+                }
+            }
+            if is_ours {
+                return self.rest().await.map(Source::Origin);
+            }
+            if let Some(frames) = self.turn_to(self.claim.worker()).await {
+                return Some(Source::Worker(frames));
+            }
+            is_ours = self.lead.take_over(self.claim);
+        }
+        None
+    }
+
+    async fn rest(&mut self) -> Option<Box<Reply>> {
+        let (from, length) = (self.growing.length(), self.growing.expected);
+        let resumed = self.again.resume(&self.context, &self.stored, from, length);
+        let reply = resumed.await?;
+        self.context.count(Counter::HerdTakenOver, 1);
+        Some(reply)
+    }
+
+    /// The worker's stream of the same representation, from where this one has come.
+    async fn turn_to(&mut self, worker: u16) -> Option<Frames> {
+        let from = self.growing.length();
+        let question = Question::of(&self.context, self.again.fetch(), &self.key, from);
+        let asked = ask(&self.context, worker, &question);
+        let answered = timeout(join::patience(&self.context), asked).await;
+        match answered.ok()?.ok()?? {
+            (frames, Answer::Arriving(arriving)) => {
+                let is_same = arriving.expected == self.growing.expected
+                    && part::is_same(&self.stored, &arriving.stored.headers);
+                self.file = None;
+                is_same.then_some(frames)
+            }
+            (_, Answer::Over(_)) => None,
         }
     }
 }

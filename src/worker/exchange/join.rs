@@ -25,6 +25,7 @@ use crate::sys::clock;
 use crate::worker::context::Context;
 use crate::worker::herd::course::{Course, Heard, Step};
 use crate::worker::herd::{Lead, Outcome, Place, Waiting};
+use crate::worker::session::Session;
 
 const TOLD: &str = "another request for the same has just been told so";
 /// How far behind what has come a range may begin, so that waiting for it is no worse than asking.
@@ -51,7 +52,8 @@ struct Held {
 }
 
 /// Takes a place in the herd, and goes the way that follows from it.
-pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
+pub async fn join(session: &Session, mut fetch: Fetch) -> Joined {
+    let context = &session.context;
     let (mut course, mut held) = (Course::default(), Held::default());
     let mut step = Step::Enter;
     loop {
@@ -61,7 +63,7 @@ pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
             Step::Claim => claim(context, &fetch, &mut held),
             Step::Follow(claim) => match held.lead.take() {
                 None => Heard::Alone { is_late: false },
-                Some(lead) => match follow::follow(context, &fetch, claim.worker(), lead).await {
+                Some(lead) => match follow::follow(session, &fetch, claim, lead).await {
                     Followed::Arrives(object) => {
                         held.object = Some(object);
                         Heard::Arrives

@@ -15,6 +15,7 @@ use crate::shared::Version;
 use crate::store::{Find, Object, Store};
 use crate::sys::clock;
 use crate::worker::context::Context;
+use crate::worker::kept::Kept;
 use crate::worker::session::Session;
 
 pub enum Looked {
@@ -129,11 +130,10 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
     let mut key = session.context.key_buffer.take();
     key.clear();
     cache::key::write(uri, side, &mut key);
-    // The version is read before the store is: see `store`.
-    let version = store.version(&key);
+    let before = Before::of(&session.context, store, &key);
     let looked = match store.find(&key, &head.headers) {
         Find::AskDisk => Looked::AskDisk(Key::from(&key[..])),
-        found => judge(&session.context, head, (&key, policy), version, found),
+        found => judge(&session.context, head, (&key, policy), before, found),
     };
     session.context.key_buffer.set(key);
     looked
@@ -146,9 +146,24 @@ pub async fn look(context: &Context, head: &RequestHead, key: Key, policy: Polic
         return Looked::Ask(Plan::without_store(status, policy));
     };
     let key = key.as_bytes();
-    let version = store.version(key);
+    let before = Before::of(context, store, key);
     let found = store.look(key, &head.headers).await;
-    judge(context, head, (key, policy), version, found)
+    judge(context, head, (key, policy), before, found)
+}
+
+/// What is read before the store is, so that what changes meanwhile shows: see `store`, and `herd`.
+struct Before {
+    version: Version,
+    seen: u64,
+}
+
+impl Before {
+    fn of(context: &Context, store: &Kept, key: &[u8]) -> Before {
+        Before {
+            seen: context.herd.stored(key),
+            version: store.version(key),
+        }
+    }
 }
 
 /// What was found could not be read: it is asked for as if it had not been there.
@@ -181,19 +196,19 @@ fn judge(
     context: &Context,
     head: &RequestHead,
     (key, policy): (&[u8], PolicyId),
-    version: Version,
+    before: Before,
     found: Find,
 ) -> Looked {
     let now = clock::unix_seconds();
     let plan = |status| Plan {
         key: Some(Key::from(key)),
-        version,
+        version: before.version,
         stale: None,
         part: None,
         rest: None,
         fallback: None,
         offers: Vec::new(),
-        seen: context.herd.stored(key),
+        seen: before.seen,
         policy,
         status,
     };

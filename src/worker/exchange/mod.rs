@@ -29,6 +29,7 @@ mod record;
 mod recording;
 mod relay;
 mod request_body;
+mod resume;
 mod route;
 mod serve;
 mod share;
@@ -285,8 +286,7 @@ async fn looked_up(
 
 /// What is not there is asked for, once for all who want it meanwhile.
 async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
-    let context = session.context.clone();
-    match join::join(&context, fetch).await {
+    match join::join(session, fetch).await {
         join::Joined::Ask(fetch, lead) => ask(session, fetch, lead).await,
         join::Joined::Serve(fetch, hit) => serve_instead(session, fetch, hit).await,
         join::Joined::Refuse(fetch, answer) => {
