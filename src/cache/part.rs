@@ -405,6 +405,39 @@ mod tests {
     }
 
     #[test]
+    fn what_broke_off_goes_on_only_as_the_same_representation() {
+        let rest = |tag: &str, range: &str| {
+            let mut response = ResponseHead::new();
+            response.status = 206;
+            response.headers.push("ETag", tag.as_bytes());
+            response.headers.push("Content-Range", range.as_bytes());
+            response
+        };
+        let strong = stored(&[("ETag", "\"a\"")], None);
+        for (tag, range, expected) in [
+            ("\"a\"", "bytes 4-9/10", true),
+            ("\"b\"", "bytes 4-9/10", false),
+            ("W/\"a\"", "bytes 4-9/10", false),
+            ("\"a\"", "bytes 3-9/10", false),
+            ("\"a\"", "bytes 4-8/10", false),
+            ("\"a\"", "bytes 4-10/11", false),
+            ("\"a\"", "bytes 4-9/*", false),
+            ("\"a\"", "lines 4-9/10", false),
+        ] {
+            let resumed = resumes(&strong, 4, 10, &rest(tag, range));
+            assert_eq!(resumed, expected, "{tag} {range}");
+        }
+        let whole = ResponseHead {
+            status: 200,
+            ..rest("\"a\"", "bytes 4-9/10")
+        };
+        assert!(may_resume(&strong) && !resumes(&strong, 4, 10, &whole));
+        for fields in [&[][..], &[("ETag", "W/\"a\"")], &[("ETag", "a")]] {
+            assert!(!may_resume(&stored(fields, None)), "{fields:?}");
+        }
+    }
+
+    #[test]
     fn parts_are_joined_only_under_one_strong_validator() {
         let part = Part {
             spans: vec![span(0, 4), span(8, 10)],

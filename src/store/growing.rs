@@ -54,6 +54,8 @@ pub struct Growing {
     end: Cell<Option<End>>,
     more: Notify,
     room: Notify,
+    /// A reader has left.
+    left: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -127,12 +129,18 @@ impl Growing {
             end: Cell::new(None),
             more: Notify::new(),
             room: Notify::new(),
+            left: Notify::new(),
         }
     }
 
     /// Octets that have come.
     pub fn length(&self) -> u64 {
         self.content.borrow().length
+    }
+
+    /// Waits until a reader leaves, or is told at once of one that has.
+    pub async fn left(&self) {
+        self.left.notified().await;
     }
 
     /// So many octets need only to be brought here.
@@ -271,6 +279,7 @@ impl Reader<'_> {
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         self.moved(None);
+        self.growing.left.notify_one();
     }
 }
 

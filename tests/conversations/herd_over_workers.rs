@@ -389,3 +389,118 @@ fn what_the_origin_server_breaks_off_is_gone_on_with_for_all() {
         assert!(baton.client().get("/").is_hit(), "{store}");
     }
 }
+
+const TEN_MIB: usize = 10 << 20;
+const HERD: usize = 500;
+
+/// A body of 10 MiB, other octets at every place.
+fn ten_mib() -> Vec<u8> {
+    let number = |n: u32| n.wrapping_mul(0x9e37_79b9).to_le_bytes();
+    (0..TEN_MIB as u32 / 4).flat_map(number).collect()
+}
+
+/// An origin server that takes two seconds for 10 MiB.
+fn slow_origin() -> Origin {
+    let body = ten_mib();
+    Origin::conversing(move |request, stream| {
+        let from = request.field("range").map_or(0, |range| {
+            let from = range.trim_start_matches("bytes=").trim_end_matches('-');
+            from.parse().unwrap()
+        });
+        let (status, range) = match from {
+            0 => ("200 OK", String::new()),
+            from => {
+                let last = TEN_MIB - 1;
+                let range = format!("Content-Range: bytes {from}-{last}/{TEN_MIB}\r\n");
+                ("206 Partial Content", range)
+            }
+        };
+        let length = TEN_MIB - from;
+        let head = format!("HTTP/1.1 {status}\r\n{FRESH}{range}Content-Length: {length}\r\n\r\n");
+        let mut sent = stream.write_all(head.as_bytes());
+        for piece in body[from..].chunks(TEN_MIB / 40) {
+            sent = sent.and_then(|()| stream.write_all(piece));
+            // The pace of the origin server, not a wait for anything.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        sent.is_ok()
+    })
+}
+
+/// Reads what each client is sent, all at once. How many octets came of a body that is right as far as it came.
+fn read_all(clients: Vec<Client>, body: &[u8]) -> Vec<usize> {
+    std::thread::scope(|scope| {
+        let reads: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                scope.spawn(move || {
+                    let head = head_of(&mut client);
+                    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+                    let mut at = 0;
+                    while at < body.len() {
+                        let length = (body.len() - at).min(64 << 10);
+                        match client.exactly(length) {
+                            Ok(piece) => assert!(piece == body[at..at + length], "wrong at {at}"),
+                            Err(_) => break,
+                        }
+                        at += length;
+                    }
+                    at
+                })
+            })
+            .collect();
+        reads.into_iter().map(|read| read.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn five_hundred_clients_in_three_waves_cost_one_request() {
+    let origin = slow_origin();
+    let (baton, _directory) = reverse(&origin, "dir");
+    let body = ten_mib();
+    let mut clients = asked(&baton, HERD / 3, "/", "");
+    for _ in 0..2 {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        clients.extend(asked(&baton, HERD / 3, "/", ""));
+    }
+    assert!(read_all(clients, &body).iter().all(|read| *read == TEN_MIB));
+    assert_eq!(origin.count("/"), 1);
+}
+
+#[test]
+fn five_hundred_clients_survive_the_death_of_the_worker_that_fetches() {
+    let origin = slow_origin();
+    let (baton, _directory) = reverse(&origin, "dir");
+    let body = ten_mib();
+    let mut first = asked(&baton, 1, "/", "").remove(0);
+    head_of(&mut first);
+    let leader = baton.wait_until_served(&first);
+    let clients = asked(&baton, HERD, "/", "");
+    // Every one of them is in some worker's hands, and the response is on its way.
+    let of_leader = clients
+        .iter()
+        .filter(|client| baton.wait_until_served(client) == leader)
+        .count();
+    first.exactly(TEN_MIB / 4).unwrap();
+    baton.signal(leader, "KILL");
+    let read = read_all(clients, &body);
+    let whole = read.iter().filter(|read| **read == TEN_MIB).count();
+    assert_eq!(whole, HERD - of_leader, "{of_leader} were the leader's");
+    assert!(origin.count("/") <= 3, "{}", origin.count("/"));
+}
+
+#[test]
+fn five_hundred_clients_get_private_answers_side_by_side() {
+    let origin = Origin::start(|request: &Request| {
+        let who = request.field("x-who").unwrap();
+        ok("Cache-Control: private, max-age=60\r\n", who)
+    });
+    let (baton, _directory) = reverse(&origin, "dir");
+    let mut clients: Vec<Client> = (0..HERD)
+        .map(|n| asked(&baton, 1, "/private", &format!("X-Who: {n}\r\n")).remove(0))
+        .collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.response().text(), n.to_string());
+    }
+    assert_eq!(origin.count("/private"), HERD);
+}

@@ -30,6 +30,7 @@ mod pipelining;
 mod processes;
 mod queue;
 mod ranges;
+mod resume;
 mod rfc9111;
 mod settings;
 mod shutdown;

@@ -19,6 +19,7 @@ use crate::log::OriginUse;
 use crate::routing::loops;
 use crate::upstream;
 use crate::wire::{Broken, buffers};
+use crate::worker::context::Context;
 use crate::worker::herd::{Lead, Outcome};
 use crate::worker::session::Session;
 
@@ -117,34 +118,22 @@ pub async fn reply(
     let from = (&mut *reply, prefix, &mut recording);
     let (end, mut onward, decoder) = relayed(session, from, framing, body, lead.as_ref()).await;
     delivered.end = end;
-    let is_left = matches!(delivered.end, End::ClientGone | End::ClientStalled);
     let lead = match lead {
-        Some(lead) if matches!(delivered.end, End::Shared) => {
+        Some(lead) if comes_for_others(&session.context, &delivered.end, &lead, &recording) => {
             let context = session.context.clone();
             let again = Again::of(session, fetch);
             let (source, reader) =
                 share::share(&context, lead, reply, decoder, recording, again).await;
-            let mut out = std::mem::take(&mut session.outbox);
-            delivered.end = onward
-                .follow(&session.stream, &mut out, &reader.growing)
-                .await;
+            if matches!(delivered.end, End::Shared) {
+                let mut out = std::mem::take(&mut session.outbox);
+                let (stream, body) = (&session.stream, &reader.growing);
+                delivered.end = onward.follow(stream, &mut out, body).await;
+                session.outbox = out;
+            }
             delivered.octets = onward.octets;
-            session.outbox = out;
             if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
                 session.stream.reset_on_death(false);
             }
-            return (delivered, source);
-        }
-        // Its own client has left, and others wait; or there is so little missing that it is fetched to the end.
-        Some(lead)
-            if is_left
-                && recording.is_shareable()
-                && (lead.is_wanted() || recording.is_worth_finishing(&session.context)) =>
-        {
-            let context = session.context.clone();
-            let again = Again::of(session, fetch);
-            let (source, _) = share::share(&context, lead, reply, decoder, recording, again).await;
-            delivered.octets = onward.octets;
             return (delivered, source);
         }
         lead => lead,
@@ -166,6 +155,18 @@ pub async fn reply(
         delivered.end = End::Answered;
     }
     (delivered, Source::Here(reply))
+}
+
+/// Whether it goes on without this client, which reads it like any other or has left: for those who wait, or for the
+/// store, where there is little missing.
+fn comes_for_others(context: &Context, end: &End, lead: &Lead, recording: &Recording) -> bool {
+    match end {
+        End::Shared => true,
+        End::ClientGone | End::ClientStalled => {
+            recording.is_shareable() && (lead.is_wanted() || recording.is_worth_finishing(context))
+        }
+        _ => false,
+    }
 }
 
 /// Who waits hears at once where only this client can read it.

@@ -196,7 +196,12 @@ impl Follower {
     /// What the other worker says at the end; none: nobody wants it.
     async fn take(&mut self, frames: &mut Frames) -> io::Result<Option<Outcome>> {
         while self.lead.is_followed() {
-            let frame = frames.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let next = tokio::select! {
+                biased;
+                next = frames.next() => next?,
+                () = self.growing.left() => continue,
+            };
+            let frame = next.ok_or(io::ErrorKind::UnexpectedEof)?;
             match frame.kind {
                 lend::DATA => self.recording.write(&frame.content).await,
                 lend::FILE => self.file = frame.descriptor.map(Into::into),

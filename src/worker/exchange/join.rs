@@ -34,12 +34,12 @@ const SOON: u64 = 1 << 20;
 /// How a request goes on.
 pub enum Joined {
     /// It asks the origin server; for others, too, if it leads them.
-    Ask(Fetch, Option<Lead>),
-    Serve(Fetch, Hit),
+    Ask(Option<Lead>),
+    Serve(Hit),
     /// There is no answer to be had, as somebody else has just been told.
-    Refuse(Fetch, Answer),
+    Refuse(Answer),
     /// As the store says now.
-    Look(Fetch, Looked),
+    Look(Looked),
 }
 
 /// What a request has on its way.
@@ -52,25 +52,25 @@ struct Held {
 }
 
 /// Takes a place in the herd, and goes the way that follows from it.
-pub async fn join(session: &Session, mut fetch: Fetch) -> Joined {
+pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
     let context = &session.context;
     let (mut course, mut held) = (Course::default(), Held::default());
     let mut step = Step::Enter;
     loop {
         let heard = match step {
-            Step::Enter => enter(context, &fetch, &mut held),
+            Step::Enter => enter(context, fetch, &mut held),
             Step::Wait => wait(context, &mut held).await,
-            Step::Claim => claim(context, &fetch, &mut held),
+            Step::Claim => claim(context, fetch, &mut held),
             Step::Follow(claim) => match held.lead.take() {
                 None => Heard::Alone { is_late: false },
-                Some(lead) => match follow::follow(session, &fetch, claim, lead).await {
+                Some(lead) => match follow::follow(session, fetch, claim, lead).await {
                     Followed::Arrives(object) => {
                         held.object = Some(object);
                         Heard::Arrives
                     }
                     Followed::Told(outcome) => Heard::Told(outcome),
                     // Whoever waits behind it begins anew.
-                    Followed::Unknown(_) if is_range(&fetch) => Heard::Alone { is_late: true },
+                    Followed::Unknown(_) if is_range(fetch) => Heard::Alone { is_late: true },
                     Followed::Unknown(lead) => {
                         held.lead = Some(lead);
                         Heard::Unknown(claim)
@@ -83,12 +83,12 @@ pub async fn join(session: &Session, mut fetch: Fetch) -> Joined {
                     false => Heard::TooLate,
                 }
             }
-            Step::Look => match look_again(context, &mut fetch).await {
+            Step::Look => match look_again(context, fetch).await {
                 Some(looked) => {
                     if let Some(lead) = held.lead.take() {
                         lead.settle(Outcome::Stored);
                     }
-                    return Joined::Look(fetch, looked);
+                    return Joined::Look(looked);
                 }
                 None => Heard::Absent,
             },
@@ -96,26 +96,26 @@ pub async fn join(session: &Session, mut fetch: Fetch) -> Joined {
                 if held.lead.is_some() && course.has_seen_failure() {
                     context.count(Counter::HerdTakenOver, 1);
                 }
-                return Joined::Ask(fetch, held.lead);
+                return Joined::Ask(held.lead);
             }
             Step::AskAlone => {
                 context.count(Counter::HerdReleased, 1);
-                return Joined::Ask(fetch, None);
+                return Joined::Ask(None);
             }
             Step::Read => {
-                let hit = held.object.and_then(|object| hit(context, &fetch, object));
+                let hit = held.object.and_then(|object| hit(context, fetch, object));
                 return match hit {
-                    Some(hit) => Joined::Serve(fetch, hit),
+                    Some(hit) => Joined::Serve(hit),
                     None => {
                         context.count(Counter::HerdReleased, 1);
-                        Joined::Ask(fetch, None)
+                        Joined::Ask(None)
                     }
                 };
             }
-            Step::Refuse(reason) => return Joined::Refuse(fetch, Answer::new(reason, TOLD)),
+            Step::Refuse(reason) => return Joined::Refuse(Answer::new(reason, TOLD)),
         };
-        if let Some(hit) = instead(context, &fetch, heard) {
-            return Joined::Serve(fetch, hit);
+        if let Some(hit) = instead(context, fetch, heard) {
+            return Joined::Serve(hit);
         }
         step = course.next(heard);
     }

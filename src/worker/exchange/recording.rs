@@ -167,6 +167,14 @@ impl Recording {
         }
     }
 
+    /// Waits until one who reads it leaves.
+    pub async fn left(&self) {
+        match &self.growing {
+            Some(growing) => growing.left().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether it is fetched to its end although its client has left.
     pub fn is_worth_finishing(&self, context: &Context) -> bool {
         let missing = match &self.keeping {

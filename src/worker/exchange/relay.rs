@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::deliver::{COPIED, End, client_end};
 use super::fetch::Prefix;
 use super::recording::Recording;
+use super::request_body::gone;
 use crate::http::body::{Decoder, Encoder};
 use crate::http::framing::Framing;
 use crate::store::{Growing, Read};
@@ -294,7 +295,12 @@ impl Onward {
         let reader = body.reader(at);
         while at < to {
             let wanted = to - at;
-            let piece = match reader.read(at).await {
+            let read = tokio::select! {
+                biased;
+                read = reader.read(at) => read,
+                () = gone(Some(client)) => return Err(End::ClientGone),
+            };
+            let piece = match read {
                 Read::Memory(piece) => piece.slice(..piece.len().min(as_index(wanted))),
                 Read::File(file, end) => {
                     let length = wanted.min(end - at).min(FROM_FILE);

@@ -196,10 +196,11 @@ pub async fn absorb(
         if !is_wanted() {
             return Came::Unwanted;
         }
-        let read = link
-            .inbox
-            .fill_paced(&link.stream, buffers::LARGE, &mut pace)
-            .await;
+        let read = tokio::select! {
+            biased;
+            read = link.inbox.fill_paced(&link.stream, buffers::LARGE, &mut pace) => read,
+            () = recording.left() => continue,
+        };
         match read {
             Ok(0) if decoder.end_of_input().is_ok() => {}
             Ok(0) | Err(_) => return Came::Broken,
