@@ -6,6 +6,8 @@
 //! while, and not waited for. It moves no octets; `course` says what a request does next, `exchange/join` does it.
 
 pub mod course;
+#[cfg(test)]
+mod simulation;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
