@@ -97,6 +97,30 @@ pub enum Outcome {
     Error(u16),
 }
 
+/// What a request that asked an origin server was to others that wanted the same, for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    Alone,
+    /// They waited for it.
+    Led,
+    /// It asked in the place of one that had failed.
+    TookOver,
+    /// It had waited for an answer that was not for it.
+    Released,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Alone => "",
+            Role::Led => "led",
+            Role::TookOver => "taken-over",
+            Role::Released => "released",
+        }
+    }
+}
+
 /// Who leads says what comes of it; dropped, nothing has.
 pub struct Lead {
     herd: Rc<Herd>,

@@ -504,3 +504,81 @@ fn five_hundred_clients_get_private_answers_side_by_side() {
     }
     assert_eq!(origin.count("/private"), HERD);
 }
+
+#[test]
+fn one_revalidation_behind_what_is_stale_for_all_workers() {
+    let gate = Gate::new();
+    let origin = Origin::start({
+        let gate = gate.clone();
+        move |request: &Request| {
+            let fields = "Cache-Control: max-age=0, stale-while-revalidate=60\r\nETag: \"a\"\r\n";
+            match request.field("if-none-match") {
+                None => ok(fields, "old"),
+                Some(_) => {
+                    gate.wait();
+                    answer("304 Not Modified", FRESH, "")
+                }
+            }
+        }
+    });
+    let (baton, _directory) = reverse(&origin, "dir");
+    baton.client().get("/");
+    for client in &mut asked(&baton, CLIENTS, "/", "") {
+        assert_eq!(client.response().text(), "old");
+    }
+    eventually("the origin server is asked", || {
+        (origin.count("/") == 2).then_some(())
+    });
+    gate.open();
+    eventually("it is fresh", || {
+        baton
+            .client()
+            .get("/")
+            .has("cache-status", "hit")
+            .then_some(())
+    });
+    assert_eq!(origin.count("/"), 2);
+}
+
+#[test]
+fn the_log_tells_who_led_and_who_was_released() {
+    let gate = Gate::new();
+    let origin = Origin::start({
+        let gate = gate.clone();
+        move |request: &Request| {
+            gate.wait();
+            match request.target.as_str() {
+                "/private" => ok("Cache-Control: private\r\n", "x"),
+                _ => ok(FRESH, "x"),
+            }
+        }
+    });
+    let (baton, _directory) = reverse(&origin, "dir");
+    let paths = ["/", "/private"];
+    let mut clients: Vec<Client> = paths
+        .iter()
+        .flat_map(|path| asked(&baton, 20, path, ""))
+        .collect();
+    for path in paths {
+        eventually("the origin server is asked", || {
+            (origin.count(path) == 1).then_some(())
+        });
+    }
+    gate.open();
+    clients
+        .iter_mut()
+        .for_each(|client| drop(client.response()));
+    let lines = baton.access_lines(40);
+    let count = |path: &str, herd: &str| {
+        let is_it = |line: &&String| {
+            line.contains(&format!("GET {path} ")) && line.ends_with(&format!(" herd={herd}"))
+        };
+        lines.iter().filter(is_it).count()
+    };
+    assert_eq!(
+        (count("/", "led"), count("/", "released")),
+        (1, 0),
+        "{lines:#?}"
+    );
+    assert!(count("/private", "released") >= 10, "{lines:#?}");
+}

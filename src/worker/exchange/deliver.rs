@@ -35,6 +35,8 @@ pub struct Delivered {
     pub end: End,
     /// Whether the client's connection may go on.
     pub persists: bool,
+    /// Whether others waited for it.
+    pub led: bool,
 }
 
 /// Where a response came from, once it has been delivered.
@@ -106,6 +108,7 @@ pub async fn reply(
         reason: recording.reason(),
         end: End::Whole,
         persists,
+        led: false,
     };
     write_reply_head(session, request, &mut reply, framing, &recording, persists);
     if framing == Framing::UntilClose {
@@ -118,6 +121,7 @@ pub async fn reply(
     let from = (&mut *reply, prefix, &mut recording);
     let (end, mut onward, decoder) = relayed(session, from, framing, body, lead.as_ref()).await;
     delivered.end = end;
+    delivered.led = lead.as_ref().is_some_and(Lead::is_wanted);
     let lead = match lead {
         Some(lead) if comes_for_others(&session.context, &delivered.end, &lead, &recording) => {
             let context = session.context.clone();

@@ -24,7 +24,7 @@ use crate::store::{Body, Object};
 use crate::sys::clock;
 use crate::worker::context::Context;
 use crate::worker::herd::course::{Course, Heard, Step};
-use crate::worker::herd::{Lead, Outcome, Place, Waiting};
+use crate::worker::herd::{Lead, Outcome, Place, Role, Waiting};
 use crate::worker::session::Session;
 
 const TOLD: &str = "another request for the same has just been told so";
@@ -95,11 +95,13 @@ pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
             Step::Ask => {
                 if held.lead.is_some() && course.has_seen_failure() {
                     context.count(Counter::HerdTakenOver, 1);
+                    fetch.plan.role = Role::TookOver;
                 }
                 return Joined::Ask(held.lead);
             }
             Step::AskAlone => {
                 context.count(Counter::HerdReleased, 1);
+                fetch.plan.role = Role::Released;
                 return Joined::Ask(None);
             }
             Step::Read => {
@@ -108,6 +110,7 @@ pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
                     Some(hit) => Joined::Serve(hit),
                     None => {
                         context.count(Counter::HerdReleased, 1);
+                        fetch.plan.role = Role::Released;
                         Joined::Ask(None)
                     }
                 };

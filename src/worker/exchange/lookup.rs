@@ -15,6 +15,7 @@ use crate::shared::Version;
 use crate::store::{Find, Object, Store};
 use crate::sys::clock;
 use crate::worker::context::Context;
+use crate::worker::herd::Role;
 use crate::worker::kept::Kept;
 use crate::worker::session::Session;
 
@@ -52,6 +53,8 @@ pub struct Plan {
     pub policy: PolicyId,
     /// As far as it is known.
     pub status: CacheStatus,
+    /// What it is to others that want the same.
+    pub role: Role,
 }
 
 impl Plan {
@@ -67,6 +70,7 @@ impl Plan {
             seen: 0,
             policy,
             status,
+            role: Role::Alone,
         }
     }
 
@@ -188,6 +192,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side, policy: PolicyId) ->
         offers: Vec::new(),
         policy,
         status,
+        role: Role::Alone,
     }
 }
 
@@ -211,6 +216,7 @@ fn judge(
         seen: before.seen,
         policy,
         status,
+        role: Role::Alone,
     };
     let object = match found {
         Find::Object(object) => object,
