@@ -208,8 +208,7 @@ pub fn others(old: &Stored, new_headers: &Headers, new: ContentRange) -> Others 
         (Some(old), Some(new)) => old == new,
         _ => true,
     };
-    if !lengths_agree || !share_strong_validator(old, new_headers) || part.spans.len() >= MOST_SPANS
-    {
+    if !lengths_agree || !is_same(old, new_headers) || part.spans.len() >= MOST_SPANS {
         return others;
     }
     for (span, at) in part.positions() {
@@ -268,14 +267,34 @@ pub fn continued(old: &Stored, from: u64, response: &ResponseHead) -> Option<(Re
         (Some(old), Some(new)) => old == new,
         _ => true,
     };
-    let agrees = share_strong_validator(old, &whole.headers)
+    let agrees = is_same(old, &whole.headers)
         || has_none(&old.headers) && has_none(&whole.headers) && same_date;
     let fits = range.span == Span { from, to: complete };
     (lengths_agree && agrees && fits).then_some((whole, complete))
 }
 
+/// Whether the rest of a response that broke off may be asked for, and put behind what has come: a length that nobody has
+/// told and a validator that does not vouch for octets cannot say that it is the rest.
+pub fn may_resume(stored: &Stored) -> bool {
+    let tag = stored.etag().and_then(EntityTag::parse);
+    stored.status == 200 && tag.is_some_and(|tag| !tag.weak)
+}
+
+/// Whether `response` is the rest, from the octet `from` on, of a representation of that length.
+///
+/// RFC 9110 section 15.3.7.3: "A client that has received multiple partial responses to GET requests on a target resource MAY
+/// combine those responses into a larger continuous range if they share the same strong validator."
+pub fn resumes(stored: &Stored, from: u64, length: u64, response: &ResponseHead) -> bool {
+    let rest = ContentRange {
+        span: Span { from, to: length },
+        complete: Some(length),
+    };
+    let whole = of_response(response).filter(|(_, range)| *range == rest);
+    whole.is_some_and(|(whole, _)| is_same(stored, &whole.headers))
+}
+
 /// Whether a stored response and the fields of another one are of the same representation for certain.
-fn share_strong_validator(old: &Stored, new: &Headers) -> bool {
+pub fn is_same(old: &Stored, new: &Headers) -> bool {
     let tag = |value| EntityTag::parse(value);
     match (
         old.etag().and_then(tag),
@@ -383,6 +402,39 @@ mod tests {
         assert_eq!(inner, Selected::Spans(vec![span(1, 3)]));
         assert_eq!(select(Some(b"bytes=1-"), &unknown), Selected::NotHere);
         assert_eq!(select(None, &unknown), Selected::Rest(5));
+    }
+
+    #[test]
+    fn what_broke_off_goes_on_only_as_the_same_representation() {
+        let rest = |tag: &str, range: &str| {
+            let mut response = ResponseHead::new();
+            response.status = 206;
+            response.headers.push("ETag", tag.as_bytes());
+            response.headers.push("Content-Range", range.as_bytes());
+            response
+        };
+        let strong = stored(&[("ETag", "\"a\"")], None);
+        for (tag, range, expected) in [
+            ("\"a\"", "bytes 4-9/10", true),
+            ("\"b\"", "bytes 4-9/10", false),
+            ("W/\"a\"", "bytes 4-9/10", false),
+            ("\"a\"", "bytes 3-9/10", false),
+            ("\"a\"", "bytes 4-8/10", false),
+            ("\"a\"", "bytes 4-10/11", false),
+            ("\"a\"", "bytes 4-9/*", false),
+            ("\"a\"", "lines 4-9/10", false),
+        ] {
+            let resumed = resumes(&strong, 4, 10, &rest(tag, range));
+            assert_eq!(resumed, expected, "{tag} {range}");
+        }
+        let whole = ResponseHead {
+            status: 200,
+            ..rest("\"a\"", "bytes 4-9/10")
+        };
+        assert!(may_resume(&strong) && !resumes(&strong, 4, 10, &whole));
+        for fields in [&[][..], &[("ETag", "W/\"a\"")], &[("ETag", "a")]] {
+            assert!(!may_resume(&stored(fields, None)), "{fields:?}");
+        }
     }
 
     #[test]

@@ -111,6 +111,8 @@ pub struct Cache {
     /// Octets over all workers.
     pub memory: u64,
     pub max_object: u64,
+    /// Octets that may be missing of a response that is fetched to its end although its clients have left.
+    pub finish_aborted: u64,
     /// Octets on the disk; 0: a share of what is free.
     pub max_size: u64,
     /// Octets left free on the disk; 0: a share of the file system.

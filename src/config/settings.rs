@@ -173,6 +173,8 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         "Memory for stored responses, over all workers; with a directory only small ones are kept there, too."),
     setting!("cache.max_object" = "\"1GiB\"", Kind::Size(KIB, 1 << 40, |c| &mut c.cache.max_object),
         "Largest body that is stored (in memory alone: a worker's share of `cache.memory` at the most)."),
+    setting!("cache.finish_aborted" = "\"64KiB\"", Kind::Size(0, 1 << 40, |c| &mut c.cache.finish_aborted),
+        "A response that is stored is fetched to its end although its clients have left, if no more than this is missing; 0: never; from `cache.max_object` on: always."),
     setting!("cache.max_size" = "\"0\"", Kind::Size(0, 1 << 50, |c| &mut c.cache.max_size),
         "Space on the disk for the cache; 0: half of what is free at the start, with what it has already."),
     setting!("cache.min_free" = "\"0\"", Kind::Size(0, 1 << 50, |c| &mut c.cache.min_free),

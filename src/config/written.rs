@@ -324,6 +324,7 @@ fn blank_cache() -> Cache {
         directory: None,
         memory: 0,
         max_object: 0,
+        finish_aborted: 0,
         max_size: 0,
         min_free: 0,
         open_files: 0,

@@ -221,6 +221,24 @@ impl AnswerReason {
         }
     }
 
+    /// The same back, of those that are the origin server's doing.
+    pub fn of_origin(word: &str) -> Option<AnswerReason> {
+        use AnswerReason::*;
+        let all = [
+            ConnectTimeout,
+            DnsError,
+            DnsTimeout,
+            OriginClosed,
+            OriginProtocol,
+            OriginRefused,
+            OriginTimeout,
+            OriginTooLarge,
+            OriginUnreachable,
+            UnsolicitedUpgrade,
+        ];
+        all.into_iter().find(|reason| reason.as_str() == word)
+    }
+
     /// What happened, in half a sentence.
     pub fn title(self) -> &'static str {
         self.row().title

@@ -60,6 +60,8 @@ pub struct Record<'a> {
     pub origin_use: OriginUse,
     /// Why a response was cut short or refused; empty for an orderly one.
     pub end: &'a str,
+    /// What it was to others that wanted the same; empty: nothing.
+    pub herd: &'a str,
 }
 
 /// The date of the combined format, formatted once a second.
@@ -110,6 +112,7 @@ impl Record<'_> {
     pub fn squid(&self, out: &mut Vec<u8>) {
         let verdict = match (self.cache, self.status) {
             ("hit", _) => "TCP_HIT",
+            ("joined", _) => "TCP_CF_HIT",
             ("revalidated", _) => "TCP_REFRESH_UNMODIFIED",
             (_, 403 | 407) if self.origin.is_none() => "TCP_DENIED",
             ("miss" | "pass", _) => "TCP_MISS",
@@ -169,6 +172,7 @@ impl Record<'_> {
             "origin": self.origin.map(|origin| origin.to_string()),
             "origin_connection": self.origin_use.as_str(),
             "end": self.end,
+            "herd": self.herd,
         });
         let _ = writeln!(out, "{line}");
     }
@@ -203,7 +207,11 @@ impl Record<'_> {
         if self.origin.is_some() {
             line.text("/").text(self.origin_use.as_str());
         }
-        line.text(" end=").or_dash(self.end).text("\n");
+        line.text(" end=").or_dash(self.end);
+        if !self.herd.is_empty() {
+            line.text(" herd=").text(self.herd);
+        }
+        line.text("\n");
     }
 }
 
@@ -246,6 +254,7 @@ mod tests {
             origin: Some("10.0.0.1:80".parse().unwrap()),
             origin_use: OriginUse::Reused,
             end: "",
+            herd: "",
         }
     }
 
@@ -258,6 +267,17 @@ mod tests {
         assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
         assert!(line.contains("\"GET http://a.example/\\\"x\\x0A HTTP/1.1\" 200 5 \"-\" \"curl/8\\x1B[31m\" worker=1"), "{line}");
         assert!(line.ends_with("queued=0.001500 took=0.012345 cache=miss reason=uri-miss origin=10.0.0.1:80/reused end=-\n"), "{line}");
+    }
+
+    #[test]
+    fn what_it_was_to_others_comes_last() {
+        let mut out = Vec::new();
+        let record = Record {
+            herd: "led",
+            ..record()
+        };
+        record.combined(&mut Clock::default(), &mut out);
+        assert!(out.ends_with(b" end=- herd=led\n"));
     }
 
     #[test]

@@ -61,6 +61,10 @@ counters! {
     CacheEvicted, "cache_evicted", "Stored responses that made room for others.";
     CacheSwept, "cache_swept", "Files removed from the cache directory that led nowhere.";
     CacheInvalidated, "cache_invalidated", "Stored responses invalidated.";
+    HerdLed, "herd_led", "Requests to an origin server whose answer others waited for.";
+    HerdFollowed, "herd_followed", "Responses read from the worker that was fetching them, for this worker's clients.";
+    HerdTakenOver, "herd_taken_over", "Requests sent, or gone on with, in the place of one that had failed.";
+    HerdReleased, "herd_released", "Requests that waited for an answer that was not for them, and asked for themselves.";
     ClientBytesOut, "client_bytes_out", "Octets of content sent to clients.";
     OriginConnects, "origin_connects", "Connections opened to origins.";
     OriginReuses, "origin_reuses", "Requests sent on a kept origin connection.";

@@ -6,6 +6,7 @@
 
 mod counters;
 mod filter;
+mod inflight;
 mod journal;
 mod load;
 mod ring;
@@ -23,6 +24,7 @@ use crate::sys::memory::{Shared, in_shared_memory};
 
 pub use counters::{Counter, Counters};
 pub use filter::Filter;
+pub use inflight::{Claim, Claimed, Inflight};
 pub use journal::{Entry, Journal, Kind, Position, Stored};
 pub use load::LoadRow;
 pub use ring::{OfferState, RING_LENGTH, Ring};
@@ -34,7 +36,7 @@ pub use versions::{Version, Versions};
 const MAGIC: u64 = u64::from_le_bytes(*b"baton\0\0\0");
 
 /// Must rise with any change of the layout below.
-const LAYOUT_VERSION: u64 = 2;
+const LAYOUT_VERSION: u64 = 3;
 
 /// More workers than any machine of ours has cores.
 pub const MAX_WORKERS: usize = 1024;
@@ -59,6 +61,7 @@ pub struct Region {
 /// Where each table begins, for a number of workers.
 struct Layout {
     versions: usize,
+    inflight: usize,
     rings: usize,
     loads: usize,
     counters: usize,
@@ -170,6 +173,12 @@ impl Region {
         self.one(Layout::of(self.workers).versions)
     }
 
+    /// Which keys are being asked for.
+    #[must_use]
+    pub fn inflight(&self) -> &Inflight {
+        self.one(Layout::of(self.workers).inflight)
+    }
+
     /// The account of the cache directory.
     #[must_use]
     pub fn space(&self) -> &Space {
@@ -225,7 +234,8 @@ impl Layout {
     /// Every row is a multiple of a cache line, so every table is aligned.
     const fn of(workers: usize) -> Layout {
         let versions = size_of::<Header>();
-        let rings = versions + size_of::<Versions>();
+        let inflight = versions + size_of::<Versions>();
+        let rings = inflight + size_of::<Inflight>();
         let loads = rings + workers * size_of::<Ring>();
         let counters = loads + workers * size_of::<LoadRow>();
         let space = counters + (workers + 2) * size_of::<Counters>();
@@ -236,6 +246,7 @@ impl Layout {
         let size = journals + workers * size_of::<Journal>();
         Layout {
             versions,
+            inflight,
             rings,
             loads,
             counters,

@@ -49,9 +49,13 @@ pub struct Growing {
     /// Octets that there will be, where that is known.
     pub expected: Option<u64>,
     content: RefCell<Content>,
+    /// Octets that are there where it comes from, and on their way.
+    ahead: Cell<u64>,
     end: Cell<Option<End>>,
     more: Notify,
     room: Notify,
+    /// A reader has left.
+    left: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -121,15 +125,37 @@ impl Growing {
         Growing {
             expected,
             content: RefCell::new(content),
+            ahead: Cell::new(0),
             end: Cell::new(None),
             more: Notify::new(),
             room: Notify::new(),
+            left: Notify::new(),
         }
     }
 
     /// Octets that have come.
     pub fn length(&self) -> u64 {
         self.content.borrow().length
+    }
+
+    /// Waits until a reader leaves, or is told at once of one that has.
+    pub async fn left(&self) {
+        self.left.notified().await;
+    }
+
+    /// So many octets need only to be brought here.
+    pub fn is_ahead(&self, octets: u64) {
+        self.ahead.set(octets);
+    }
+
+    /// Octets that have come, or need only to be brought here.
+    pub fn soon(&self) -> u64 {
+        self.length().max(self.ahead.get())
+    }
+
+    /// What a file has of it.
+    pub fn in_file(&self) -> Option<InFile> {
+        self.content.borrow().file.clone()
     }
 
     /// Whether it can be read from there on.
@@ -253,6 +279,7 @@ impl Reader<'_> {
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         self.moved(None);
+        self.growing.left.notify_one();
     }
 }
 

@@ -93,6 +93,11 @@ impl<C: Coherence + 'static> Tiered<C> {
         }
     }
 
+    /// What is in memory, or an open file, for a request: the first thing that `find` looks at.
+    pub fn copy(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
+        self.inner.copy(key, request)
+    }
+
     /// From now on nothing is stored, not even what has begun to arrive.
     pub fn close(&self) {
         self.inner.closed.set(true);

@@ -1,4 +1,4 @@
-//! The frames of `frames` for a thread that may wait: the control process asks workers with them.
+//! The frames of `frames`, without descriptors, for a thread that may wait: the control process asks workers with them.
 //!
 //! How long it waits is the stream's own timeout.
 
@@ -37,7 +37,11 @@ pub fn next(stream: &mut impl Read) -> io::Result<Frame> {
     }
     let mut content = vec![0; length];
     stream.read_exact(&mut content)?;
-    Ok(Frame { kind, content })
+    Ok(Frame {
+        kind,
+        content,
+        descriptor: None,
+    })
 }
 
 #[cfg(test)]

@@ -1,29 +1,42 @@
-//! A stream between two processes of this program, in frames: a length of four octets (little-endian), a kind, content.
+//! A stream between two processes of this program, in frames: a length of four octets (little-endian), a kind, content,
+//! and perhaps a descriptor.
 //!
 //! What does not fit is an error, and the end of the stream between two frames is none. It knows no kinds.
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as Blocking;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+
+use crate::sys::fd::{recv_with_fds, send_with_fds};
 
 /// Octets of one frame's content at most.
 pub const MAX_FRAME: usize = 32 << 20;
+/// Of a kind: a descriptor comes with it.
+const WITH_DESCRIPTOR: u8 = 0x80;
+/// Octets read at once.
+const PIECE: usize = 128 << 10;
 
 /// One end of such a stream, of this event loop.
 pub struct Frames {
     stream: UnixStream,
-    /// Between two reads: what has come of the next frame, or more.
+    /// What has come of the next frame, or more.
     buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    /// Descriptors that have come with it.
+    descriptors: VecDeque<OwnedFd>,
 }
 
 /// A frame as it came.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
     pub content: Vec<u8>,
+    /// None: it came without, or there was no room for one in this process.
+    pub descriptor: Option<OwnedFd>,
 }
 
 impl Frames {
@@ -40,16 +53,14 @@ impl Frames {
         Ok(Frames {
             stream: UnixStream::from_std(stream)?,
             buffer: Vec::new(),
+            scratch: Vec::new(),
+            descriptors: VecDeque::new(),
         })
     }
 
+    /// `kind`: below 128.
     pub async fn send(&mut self, kind: u8, content: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(content.len()).ok();
-        let length = length.filter(|_| content.len() <= MAX_FRAME);
-        let length = length.ok_or_else(|| invalid("a frame that is too long"))?;
-        let mut head = [0; 5];
-        head[..4].copy_from_slice(&length.to_le_bytes());
-        head[4] = kind;
+        let head = head(kind, content)?;
         let mut parts = [io::IoSlice::new(&head), io::IoSlice::new(content)];
         let mut rest = parts.as_mut_slice();
         while !rest.is_empty() {
@@ -61,13 +72,32 @@ impl Frames {
         Ok(())
     }
 
+    /// A short frame with a copy of a descriptor.
+    pub async fn send_with(
+        &mut self,
+        kind: u8,
+        content: &[u8],
+        descriptor: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut frame = head(kind | WITH_DESCRIPTOR, content)?.to_vec();
+        frame.extend_from_slice(content);
+        let fds = [descriptor.as_raw_fd()];
+        let sent = self.stream.async_io(Interest::WRITABLE, || {
+            send_with_fds(self.stream.as_fd(), &frame, &fds)
+        });
+        let sent = sent.await?;
+        self.stream
+            .write_all(frame.get(sent..).unwrap_or_default())
+            .await
+    }
+
     /// The next frame; none at the end of the stream. May be given up and called again.
     pub async fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.read().await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
                     false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -92,6 +122,29 @@ impl Frames {
         }
     }
 
+    async fn read(&mut self) -> io::Result<usize> {
+        loop {
+            self.stream.readable().await?;
+            // Not one octet is taken unless all that follows is done, so the wait may be given up.
+            let (stream, scratch) = (&self.stream, &mut self.scratch);
+            scratch.resize(PIECE, 0);
+            let mut fds = Vec::new();
+            let read = stream.try_io(Interest::READABLE, || {
+                recv_with_fds(stream.as_fd(), scratch, &mut fds)
+            });
+            self.descriptors.extend(fds);
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+                Ok(read) => {
+                    let octets = scratch.get(..read).unwrap_or_default();
+                    self.buffer.extend_from_slice(octets);
+                    return Ok(read);
+                }
+            }
+        }
+    }
+
     fn take(&mut self) -> io::Result<Option<Frame>> {
         let Some((head, rest)) = self.buffer.split_first_chunk::<5>() else {
             return Ok(None);
@@ -107,8 +160,24 @@ impl Frames {
         };
         let content = content.to_vec();
         self.buffer.drain(..5 + length);
-        Ok(Some(Frame { kind, content }))
+        let descriptor = match kind & WITH_DESCRIPTOR {
+            0 => None,
+            _ => self.descriptors.pop_front(),
+        };
+        Ok(Some(Frame {
+            kind: kind & !WITH_DESCRIPTOR,
+            content,
+            descriptor,
+        }))
     }
+}
+
+fn head(kind: u8, content: &[u8]) -> io::Result<[u8; 5]> {
+    let length = u32::try_from(content.len()).ok();
+    let length = length.filter(|_| content.len() <= MAX_FRAME);
+    let length = length.ok_or_else(|| invalid("a frame that is too long"))?;
+    let [a, b, c, d] = length.to_le_bytes();
+    Ok([a, b, c, d, kind])
 }
 
 fn invalid(what: &'static str) -> io::Error {
@@ -148,6 +217,33 @@ mod tests {
             let (_, frames) = tokio::join!(send, receive);
             assert_eq!(frames, [(1, 0), (2, 3 << 20), (3, 4)]);
             far.closed().await;
+        });
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_frame() {
+        run(async {
+            let (mut near, far) = Frames::pair().unwrap();
+            let mut far = Frames::new(far).unwrap();
+            let (given, other) = Blocking::pair().unwrap();
+            near.send(1, b"before").await.unwrap();
+            near.send_with(2, b"with", given.as_fd()).await.unwrap();
+            near.send(3, b"after").await.unwrap();
+            drop(given);
+            let mut frames = Vec::new();
+            for _ in 0..3 {
+                frames.push(far.next().await.unwrap().unwrap());
+            }
+            let kinds = frames
+                .iter()
+                .map(|frame| (frame.kind, frame.descriptor.is_some()));
+            assert_eq!(
+                kinds.collect::<Vec<_>>(),
+                [(1, false), (2, true), (3, false)]
+            );
+            let taken = Blocking::from(frames.remove(1).descriptor.unwrap());
+            io::Write::write_all(&mut &taken, b"x").unwrap();
+            io::Read::read_exact(&mut &other, &mut [0]).unwrap();
         });
     }
 

@@ -47,6 +47,8 @@ pub struct Context {
     pub herd: Rc<Herd>,
     /// Keys that are being revalidated behind a stale response.
     pub behind: RefCell<HashSet<Key>>,
+    /// Fetches that go on although nobody reads them any more.
+    pub finishing: Cell<u32>,
     /// Lent to each lookup, so that a key costs no allocation.
     pub key_buffer: Cell<Vec<u8>>,
     pub access_log: RefCell<AccessLog>,
@@ -106,8 +108,9 @@ impl Context {
             )),
             policies: config.policies(),
             store: Kept::new(&config.cache, &region, worker),
-            herd: Rc::default(),
+            herd: Rc::new(Herd::new(region.clone(), worker)),
             behind: RefCell::default(),
+            finishing: Cell::default(),
             key_buffer: Cell::default(),
             access_log: RefCell::new(AccessLog::open(worker, &config.log)?),
             region,

@@ -1,8 +1,13 @@
-//! Which keys this worker is asking an origin server for, so that a herd of requests asks once.
+//! Which keys are being asked for, so that a herd of requests asks an origin server once.
 //!
-//! The first request of a key leads, those that come meanwhile wait behind it: for a response that is arriving, which
-//! they read while it does, or for word that there is nothing to share. What turned out not to be shared is remembered
-//! for a while, and not waited for. It moves no octets; the exchange asks it before each fetch.
+//! The first request of a key in this worker leads, those that come meanwhile wait behind it: for a response that is
+//! arriving, which they read while it does, or for word that there is nothing to share. Who leads here claims the key
+//! over all workers, and asks; or follows the one who has it. What turned out not to be shared is remembered for a
+//! while, and not waited for. It moves no octets; `course` says what a request does next, `exchange/join` does it.
+
+pub mod course;
+#[cfg(test)]
+mod simulation;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::cache::{Key, key};
 use crate::http::page::AnswerReason;
-use crate::shared::Version;
+use crate::shared::{Claim, Claimed, Counter, Region, Version};
 use crate::store::Object;
 
 /// Keys of which is remembered that their responses are not shared.
@@ -21,17 +26,13 @@ const REMEMBERED: usize = 4096;
 const MOST_WAITING: u32 = 10_000;
 
 pub struct Herd {
+    region: Region,
+    worker: u16,
+    /// Numbers the claims.
+    tickets: Cell<u64>,
     asked: RefCell<HashMap<Key, Rc<Asked>, ahash::RandomState>>,
-    /// What is remembered of keys, each at a place that its hash chooses; a newer one takes the place.
-    remembered: Box<[Remembered]>,
-}
-
-#[derive(Default)]
-struct Remembered {
-    /// The hash of a key whose response was not shared.
-    unshared: Cell<u64>,
-    /// How often an answer to a key of this place has come into the store.
-    stored: Cell<u64>,
+    /// Hashes of keys whose responses were not shared, each at a place that it chooses; a newer one takes the place.
+    unshared: Box<[Cell<u64>]>,
 }
 
 /// Where a request stands that would ask an origin server.
@@ -55,6 +56,20 @@ pub struct Asked {
     /// Somebody waits: the response is to be shared from now on.
     wanted: Cell<bool>,
     call: Notify,
+    /// The word of this worker that it asks for the key; none: another worker does, or may.
+    claim: RefCell<Option<Held>>,
+}
+
+/// A claim that is up, until this is dropped.
+struct Held {
+    region: Region,
+    claim: Claim,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.region.inflight().release(self.claim);
+    }
 }
 
 #[derive(Clone)]
@@ -82,6 +97,30 @@ pub enum Outcome {
     Error(u16),
 }
 
+/// What a request that asked an origin server was to others that wanted the same, for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    Alone,
+    /// They waited for it.
+    Led,
+    /// It asked in the place of one that had failed.
+    TookOver,
+    /// It had waited for an answer that was not for it.
+    Released,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Alone => "",
+            Role::Led => "led",
+            Role::TookOver => "taken-over",
+            Role::Released => "released",
+        }
+    }
+}
+
 /// Who leads says what comes of it; dropped, nothing has.
 pub struct Lead {
     herd: Rc<Herd>,
@@ -92,23 +131,24 @@ pub struct Lead {
 /// Who waits behind another one.
 pub struct Waiting(Rc<Asked>);
 
-impl Default for Herd {
-    fn default() -> Herd {
+impl Herd {
+    pub fn new(region: Region, worker: usize) -> Herd {
         Herd {
+            region,
+            worker: u16::try_from(worker).unwrap_or_default(),
+            tickets: Cell::new(fastrand::u64(..)),
             asked: RefCell::default(),
-            remembered: (0..REMEMBERED).map(|_| Remembered::default()).collect(),
+            unshared: (0..REMEMBERED).map(|_| Cell::default()).collect(),
         }
     }
-}
 
-impl Herd {
     /// A request for `key` at this version is about to be sent; whether its answer may be one for others.
     pub fn enter(self: &Rc<Herd>, key: &Key, version: Version, may_lead: bool) -> Place {
         let mut asked = self.asked.borrow_mut();
-        if let Some(asked) = asked.get(key) {
-            // What was purged or invalidated after it was asked for is no answer to whoever comes later.
-            return match asked.version == version && asked.waiting.get() < MOST_WAITING {
-                true => Place::Behind(Waiting::new(asked.clone())),
+        // What was purged or invalidated after it was asked for is no answer to whoever comes later: that is another herd.
+        if let Some(asked) = asked.get(key).filter(|asked| asked.version == version) {
+            return match asked.waiting.get() < MOST_WAITING {
+                true => Place::Behind(self.wait(asked)),
                 false => Place::Alone,
             };
         }
@@ -123,6 +163,7 @@ impl Herd {
             answered: Cell::new(false),
             wanted: Cell::new(false),
             call: Notify::new(),
+            claim: RefCell::new(None),
         });
         asked.insert(key.clone(), lead.clone());
         Place::Lead(Lead {
@@ -132,15 +173,42 @@ impl Herd {
         })
     }
 
+    /// For a request in another worker: what this worker asks for, by its own claim.
+    pub fn follow(&self, key: &Key, version: Version, only_answered: bool) -> Option<Waiting> {
+        let asked = self.asked.borrow();
+        let asked = asked.get(key).filter(|asked| {
+            asked.version == version
+                && asked.claim.borrow().is_some()
+                && asked.waiting.get() < MOST_WAITING
+                && (asked.answered.get() || !only_answered)
+        });
+        asked.map(|asked| self.wait(asked))
+    }
+
+    fn wait(&self, asked: &Rc<Asked>) -> Waiting {
+        if !asked.wanted.get() {
+            let counters = self.region.counters(1 + usize::from(self.worker));
+            counters.add(Counter::HerdLed, 1);
+        }
+        Waiting::new(asked.clone())
+    }
+
     /// A number that changes when an answer for `key` has come into the store: who has looked there before looks again.
     pub fn stored(&self, key: &[u8]) -> u64 {
-        self.remembered(key::hash(key)).stored.get()
+        self.region.inflight().stored(key::hash(key))
     }
 
     /// Whether an answer for `key` is on its way, and not only asked for.
     pub fn is_answered(&self, key: &Key) -> bool {
         let asked = self.asked.borrow();
         asked.get(key).is_some_and(|asked| asked.answered.get())
+    }
+
+    /// Whether another worker has the claim.
+    pub fn is_asked_elsewhere(&self, key: &Key, version: Version) -> bool {
+        let hash = key::hash(key.as_bytes());
+        let claim = Claim::new(hash, version, self.worker, 0);
+        self.region.inflight().is_claimed_by_another(claim)
     }
 
     /// A response for `key` has been stored after all: the next ones are waited for again.
@@ -150,12 +218,12 @@ impl Herd {
 
     fn is_unshared(&self, key: &Key) -> bool {
         let hash = key::hash(key.as_bytes());
-        self.remembered(hash).unshared.get() == hash
+        self.unshared(hash).get() == hash
     }
 
     fn remember(&self, key: &Key, is_unshared: bool) {
         let hash = key::hash(key.as_bytes());
-        let unshared = &self.remembered(hash).unshared;
+        let unshared = self.unshared(hash);
         match is_unshared {
             true => unshared.set(hash),
             false if unshared.get() == hash => unshared.set(0),
@@ -163,12 +231,52 @@ impl Herd {
         }
     }
 
-    fn remembered(&self, hash: u64) -> &Remembered {
-        &self.remembered[hash as usize % REMEMBERED]
+    fn unshared(&self, hash: u64) -> &Cell<u64> {
+        &self.unshared[hash as usize % REMEMBERED]
     }
 }
 
 impl Lead {
+    /// Claims the key for this worker.
+    pub fn claim(&self) -> Claimed {
+        let claim = self.new_claim();
+        let claimed = self.herd.region.inflight().claim(claim);
+        if claimed == Claimed::Ours {
+            self.holds(claim);
+        }
+        claimed
+    }
+
+    /// Claims it in the place of a worker that does not know of its claim, or has died.
+    pub fn take_over(&self, from: Claim) -> bool {
+        let claim = self.new_claim();
+        let is_ours = self.herd.region.inflight().take_over(from, claim);
+        if is_ours {
+            self.holds(claim);
+        }
+        is_ours
+    }
+
+    /// Whether this worker asks for it, by its own word.
+    pub fn has_claim(&self) -> bool {
+        self.asked.claim.borrow().is_some()
+    }
+
+    fn new_claim(&self) -> Claim {
+        let herd = &self.herd;
+        herd.tickets.set(herd.tickets.get().wrapping_add(1));
+        let hash = key::hash(self.key.as_bytes());
+        let ticket = herd.tickets.get();
+        Claim::new(hash, self.asked.version, herd.worker, ticket)
+    }
+
+    fn holds(&self, claim: Claim) {
+        *self.asked.claim.borrow_mut() = Some(Held {
+            region: self.herd.region.clone(),
+            claim,
+        });
+    }
+
     /// There is a head, and what comes may be shared.
     pub fn answered(&self) {
         self.asked.answered.set(true);
@@ -208,6 +316,7 @@ impl Lead {
 
     /// Makes room for another one who asks.
     fn leave(&self) {
+        self.asked.claim.take();
         let mut asked = self.herd.asked.borrow_mut();
         if asked
             .get(&self.key)
@@ -222,8 +331,8 @@ impl Lead {
         match outcome {
             Outcome::Unshared => self.herd.remember(&self.key, true),
             Outcome::Stored => {
-                let remembered = self.herd.remembered(key::hash(self.key.as_bytes()));
-                remembered.stored.set(remembered.stored.get() + 1);
+                let hash = key::hash(self.key.as_bytes());
+                self.herd.region.inflight().has_stored(hash);
                 self.herd.remember(&self.key, false);
             }
             Outcome::NotKept | Outcome::Failed | Outcome::Unreachable(_) | Outcome::Error(_) => {}
@@ -257,6 +366,14 @@ impl Waiting {
         Waiting(asked)
     }
 
+    /// What came of it, if it is over.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &*self.0.stage.borrow() {
+            Stage::Over(outcome) => Some(*outcome),
+            Stage::Asking | Stage::Arriving(_) => None,
+        }
+    }
+
     /// What is arriving, or what came of it.
     pub async fn told(&self) -> Result<Rc<Object>, Outcome> {
         loop {
@@ -287,6 +404,10 @@ mod tests {
         runtime.unwrap().block_on(future)
     }
 
+    fn herd() -> Rc<Herd> {
+        Rc::new(Herd::new(Region::create(2).unwrap().0, 1))
+    }
+
     fn lead(herd: &Rc<Herd>, key: &Key) -> Lead {
         match herd.enter(key, Version::default(), true) {
             Place::Lead(lead) => lead,
@@ -303,7 +424,7 @@ mod tests {
 
     #[test]
     fn the_first_leads_and_the_others_hear_what_comes_of_it() {
-        let (herd, key) = (Rc::new(Herd::default()), Key::from(&b"http://a/"[..]));
+        let (herd, key) = (herd(), Key::from(&b"http://a/"[..]));
         for outcome in [Outcome::Failed, Outcome::Stored, Outcome::Unshared] {
             let first = lead(&herd, &key);
             assert!(!first.is_wanted());
@@ -324,7 +445,7 @@ mod tests {
 
     #[test]
     fn who_gives_up_releases_those_who_wait_and_leaves_its_place() {
-        let (herd, key) = (Rc::new(Herd::default()), Key::from(&b"http://a/"[..]));
+        let (herd, key) = (herd(), Key::from(&b"http://a/"[..]));
         let first = lead(&herd, &key);
         let waiting = behind(&herd, &key);
         first.give_up();
@@ -337,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_is_gone_has_failed() {
-        let (herd, key) = (Rc::new(Herd::default()), Key::from(&b"http://a/"[..]));
+        let (herd, key) = (herd(), Key::from(&b"http://a/"[..]));
         let first = lead(&herd, &key);
         let second = behind(&herd, &key);
         let told = run(async { tokio::join!(second.told(), async move { drop(first) }).0 });

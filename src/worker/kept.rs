@@ -66,6 +66,15 @@ impl Kept {
         }
     }
 
+    /// What this worker has at hand, without a look at the disk. Good for serving it: who asks about it looks with `find`,
+    /// and at the version before.
+    pub fn at_hand(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
+        match self {
+            Kept::Disk(store) => store.copy(key, request),
+            Kept::Memory(store) => store.get(key, request),
+        }
+    }
+
     /// From now on nothing is stored: another instance may have begun to.
     pub fn close(&self) {
         if let Kept::Disk(store) = self {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::asked;
 use super::context::Context;
+use super::exchange::lend;
 use crate::ipc::{SendError, ToMaster};
 use crate::wire::{Frame, Frames};
 
@@ -63,6 +64,7 @@ pub fn answer(context: &Rc<Context>, stream: OwnedFd) {
 async fn heard(context: &Rc<Context>, frames: Frames, frame: Frame) {
     match frame.kind {
         wants::ASK => asked::answer(context, frames, &frame).await,
+        wants::FOLLOW => lend(context, frames, &frame).await,
         other => log::error!("another process wants something unknown ({other})"),
     }
 }

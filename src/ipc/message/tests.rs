@@ -123,19 +123,19 @@ fn literal_messages() {
             worker: 1,
             workers: 0x0203
         }),
-        [1, 1, 2, 1, 0, 3, 2]
+        [2, 1, 2, 1, 0, 3, 2]
     );
-    assert_eq!(encoded(&ToWorker::Offers(Vec::new())), [1, 2, 0]);
-    assert_eq!(encoded(&ToWorker::Stop), [1, 5, 0]);
-    assert_eq!(encoded(&ToMaster::Ready), [1, 64, 0]);
+    assert_eq!(encoded(&ToWorker::Offers(Vec::new())), [2, 2, 0]);
+    assert_eq!(encoded(&ToWorker::Stop), [2, 5, 0]);
+    assert_eq!(encoded(&ToMaster::Ready), [2, 64, 0]);
     let table: [(&[u8], MessageError); 7] = [
         (&[], MessageError::Cut),
-        (&[1, 64], MessageError::Cut),
-        (&[2, 64, 0], MessageError::UnknownVersion(2)),
-        (&[1, 1, 0], MessageError::UnknownType(1)),
-        (&[1, 64, 1], MessageError::Descriptors { stated: 1, due: 0 }),
-        (&[1, 64, 0, 0], MessageError::Surplus),
-        (&[1, 65, 33], MessageError::TooLong),
+        (&[2, 64], MessageError::Cut),
+        (&[3, 64, 0], MessageError::UnknownVersion(3)),
+        (&[2, 1, 0], MessageError::UnknownType(1)),
+        (&[2, 64, 1], MessageError::Descriptors { stated: 1, due: 0 }),
+        (&[2, 64, 0, 0], MessageError::Surplus),
+        (&[2, 65, 33], MessageError::TooLong),
     ];
     for (octets, error) in table {
         assert_eq!(ToMaster::decode(octets), Err(error), "{octets:?}");

@@ -20,6 +20,7 @@ use crate::http::syntax::write_decimal;
 use crate::shared::Counter;
 use crate::upstream::Error;
 use crate::worker::exchange::deliver::write_connection;
+use crate::worker::herd::Role;
 use crate::worker::session::Session;
 
 /// For the log, where a client went away within its own request: nobody is left to be told a status.
@@ -167,6 +168,7 @@ pub fn log_client_gone(session: &Session, request: &Request) {
         reason: "",
         origin: None,
         end: "client-gone",
+        herd: Role::Alone,
     };
     finish::log(session, Some(&request.head), request.began, &outcome);
 }
@@ -228,6 +230,7 @@ pub fn as_final_recipient(session: &mut Session, admitted: &Admitted, began: Ins
         reason: "final-recipient",
         origin: None,
         end: "",
+        herd: Role::Alone,
     };
     finish::log(session, Some(&head), began, &outcome);
     if persists {
@@ -269,6 +272,7 @@ fn log(
         reason: answer.reason.as_str(),
         origin: None,
         end: "",
+        herd: Role::Alone,
     };
     finish::log(session, head, began, &outcome);
 }

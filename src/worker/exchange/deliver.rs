@@ -8,6 +8,7 @@ use super::fetch::{self, Prefix, Reply, write_field};
 use super::recording::{Recording, write_told};
 use super::relay::{Onward, Relay};
 use super::request_body::{Ends, RequestBody, Trouble};
+use super::resume::Again;
 use super::{Fetch, Request, answer, share};
 use crate::http::body::Decoder;
 use crate::http::connection::EndToEnd;
@@ -17,7 +18,7 @@ use crate::http::head::{Method, ResponseHead, Version, write_status_line};
 use crate::log::OriginUse;
 use crate::routing::loops;
 use crate::upstream;
-use crate::wire::{Broken, Pace, buffers};
+use crate::wire::{Broken, buffers};
 use crate::worker::context::Context;
 use crate::worker::herd::{Lead, Outcome};
 use crate::worker::session::Session;
@@ -34,6 +35,8 @@ pub struct Delivered {
     pub end: End,
     /// Whether the client's connection may go on.
     pub persists: bool,
+    /// Whether others waited for it.
+    pub led: bool,
 }
 
 /// Where a response came from, once it has been delivered.
@@ -105,6 +108,7 @@ pub async fn reply(
         reason: recording.reason(),
         end: End::Whole,
         persists,
+        led: false,
     };
     write_reply_head(session, request, &mut reply, framing, &recording, persists);
     if framing == Framing::UntilClose {
@@ -117,27 +121,23 @@ pub async fn reply(
     let from = (&mut *reply, prefix, &mut recording);
     let (end, mut onward, decoder) = relayed(session, from, framing, body, lead.as_ref()).await;
     delivered.end = end;
-    let is_left = matches!(delivered.end, End::ClientGone | End::ClientStalled);
+    delivered.led = lead.as_ref().is_some_and(Lead::is_wanted);
     let lead = match lead {
-        Some(lead) if matches!(delivered.end, End::Shared) => {
+        Some(lead) if comes_for_others(&session.context, &delivered.end, &lead, &recording) => {
             let context = session.context.clone();
-            let (source, reader) = share::share(&context, lead, reply, decoder, recording).await;
-            let mut out = std::mem::take(&mut session.outbox);
-            delivered.end = onward
-                .follow(&session.stream, &mut out, &reader.growing)
-                .await;
+            let again = Again::of(session, fetch);
+            let (source, reader) =
+                share::share(&context, lead, reply, decoder, recording, again).await;
+            if matches!(delivered.end, End::Shared) {
+                let mut out = std::mem::take(&mut session.outbox);
+                let (stream, body) = (&session.stream, &reader.growing);
+                delivered.end = onward.follow(stream, &mut out, body).await;
+                session.outbox = out;
+            }
             delivered.octets = onward.octets;
-            session.outbox = out;
             if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
                 session.stream.reset_on_death(false);
             }
-            return (delivered, source);
-        }
-        // Its own client has left, and others wait.
-        Some(lead) if is_left && lead.is_wanted() && recording.is_shareable() => {
-            let context = session.context.clone();
-            let (source, _) = share::share(&context, lead, reply, decoder, recording).await;
-            delivered.octets = onward.octets;
             return (delivered, source);
         }
         lead => lead,
@@ -159,6 +159,18 @@ pub async fn reply(
         delivered.end = End::Answered;
     }
     (delivered, Source::Here(reply))
+}
+
+/// Whether it goes on without this client, which reads it like any other or has left: for those who wait, or for the
+/// store, where there is little missing.
+fn comes_for_others(context: &Context, end: &End, lead: &Lead, recording: &Recording) -> bool {
+    match end {
+        End::Shared => true,
+        End::ClientGone | End::ClientStalled => {
+            recording.is_shareable() && (lead.is_wanted() || recording.is_worth_finishing(context))
+        }
+        _ => false,
+    }
 }
 
 /// Who waits hears at once where only this client can read it.
@@ -202,56 +214,6 @@ async fn relayed(
     let (onward, decoder) = relay.into_parts(&mut reply.link);
     session.outbox = out;
     (end, onward, decoder)
-}
-
-/// Takes a response for the store, and for those who read it meanwhile, as long as anybody does. Whether it has come
-/// whole.
-pub async fn absorb(
-    context: &Context,
-    reply: &mut Reply,
-    mut decoder: Decoder,
-    recording: &mut Recording,
-    is_wanted: impl Fn() -> bool,
-) -> bool {
-    let link = &mut reply.link;
-    let mut pace = Pace::new(
-        context.config.origin.body_timeout,
-        context.config.origin.min_rate,
-    );
-    let is_whole = loop {
-        while !decoder.is_done() && !link.inbox.is_empty() {
-            let Ok(step) = decoder.decode(link.inbox.octets()) else {
-                recording.cut(context).await;
-                return false;
-            };
-            let content = link.inbox.octets().get(step.data.clone());
-            recording.write(content.unwrap_or_default()).await;
-            link.inbox.consume(step.consumed);
-            if step.consumed == 0 {
-                break;
-            }
-        }
-        if decoder.is_done() {
-            break true;
-        }
-        if !is_wanted() {
-            break false;
-        }
-        let read = link
-            .inbox
-            .fill_paced(&link.stream, buffers::LARGE, &mut pace)
-            .await;
-        match read {
-            Ok(0) if decoder.end_of_input().is_ok() => {}
-            Ok(0) | Err(_) => break false,
-            Ok(_) => {}
-        }
-    };
-    match is_whole {
-        true => recording.finish(context).await,
-        false => recording.cut(context).await,
-    }
-    is_whole
 }
 
 pub fn take_outbox(session: &mut Session) -> Vec<u8> {

@@ -15,6 +15,7 @@ use crate::shared::Counter;
 use crate::sys::clock;
 use crate::upstream::client::Link;
 use crate::worker::context::Context;
+use crate::worker::herd::Role;
 use crate::worker::session::Session;
 
 /// What the log and the counters tell of an exchange.
@@ -28,6 +29,8 @@ pub struct Outcome<'a> {
     pub reason: &'static str,
     pub origin: Option<(SocketAddr, OriginUse)>,
     pub end: &'static str,
+    /// What it was to others that wanted the same.
+    pub herd: Role,
 }
 
 /// After a response that an origin server sent.
@@ -53,6 +56,10 @@ pub fn finish(
         reason: delivered.reason,
         origin: Some(origin),
         end: delivered.end.as_str(),
+        herd: match fetch.plan.role {
+            Role::Alone if delivered.led => Role::Led,
+            role => role,
+        },
     };
     log(
         session,
@@ -152,5 +159,6 @@ pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcom
         origin: outcome.origin.map(|(address, _)| address),
         origin_use: outcome.origin.map_or(OriginUse::None, |(_, how)| how),
         end: outcome.end,
+        herd: outcome.herd.as_str(),
     });
 }

@@ -1,10 +1,13 @@
-//! Step 4 for those who are not the first: what another client's request is fetching.
+//! Step 4: what another client's request is fetching, in this worker or in another.
 //!
-//! It waits for the head of that response, and makes a hit of it if this request selects it; what follows is read as it
-//! arrives. Whoever it is not for asks for itself, at once.
+//! `herd/course` says what comes next, this does it. Who waits does so for a head, and makes a hit of it if this
+//! request selects it; what follows is read as it arrives. Whoever it is not for asks for itself, at once.
 
 use std::rc::Rc;
 
+use tokio::time::timeout;
+
+use super::follow::{self, Followed};
 use super::lookup::{self, Looked};
 use super::{Fetch, Hit};
 use crate::cache::decide::{Decision, Reused, decide};
@@ -16,13 +19,14 @@ use crate::http::conditional;
 use crate::http::head::{Method, Version};
 use crate::http::headers::Headers;
 use crate::http::page::Answer;
+use crate::shared::{Claimed, Counter};
 use crate::store::{Body, Object};
 use crate::sys::clock;
 use crate::worker::context::Context;
-use crate::worker::herd::{Lead, Outcome, Place};
+use crate::worker::herd::course::{Course, Heard, Step};
+use crate::worker::herd::{Lead, Outcome, Place, Role, Waiting};
+use crate::worker::session::Session;
 
-/// How often a request waits for an answer that it cannot use, before it asks for itself.
-const MOST_WAITS: usize = 2;
 const TOLD: &str = "another request for the same has just been told so";
 /// How far behind what has come a range may begin, so that waiting for it is no worse than asking.
 const SOON: u64 = 1 << 20;
@@ -30,65 +34,160 @@ const SOON: u64 = 1 << 20;
 /// How a request goes on.
 pub enum Joined {
     /// It asks the origin server; for others, too, if it leads them.
-    Ask(Fetch, Option<Lead>),
-    Serve(Fetch, Hit),
+    Ask(Option<Lead>),
+    Serve(Hit),
     /// There is no answer to be had, as somebody else has just been told.
-    Refuse(Fetch, Answer),
+    Refuse(Answer),
     /// As the store says now.
-    Look(Fetch, Looked),
+    Look(Looked),
 }
 
-/// Takes a place in the herd, and waits behind whoever leads it.
-pub async fn join(context: &Rc<Context>, mut fetch: Fetch) -> Joined {
-    let mut waits = 0;
-    while waits < MOST_WAITS {
-        let place = place(context, &fetch);
-        // Something has been stored since it looked: perhaps what it wants. Others wait behind it meanwhile.
-        let is_late = fetch.plan.key.as_ref().is_some_and(|key| {
-            let stored = context.herd.stored(key.as_bytes());
-            !matches!(place, Place::Behind(_)) && stored != fetch.plan.seen
-        });
-        if is_late && let Some(looked) = look_again(context, &mut fetch).await {
-            return Joined::Look(fetch, looked);
-        }
-        let told = match place {
-            Place::Alone => break,
-            Place::Lead(lead) => return Joined::Ask(fetch, Some(lead)),
-            Place::Behind(waiting) => waiting.told().await,
-        };
-        match told {
-            Ok(object) => {
-                return match hit(context, &fetch, object) {
-                    Some(hit) => Joined::Serve(fetch, hit),
-                    None => Joined::Ask(fetch, None),
+/// What a request has on its way.
+#[derive(Default)]
+struct Held {
+    lead: Option<Lead>,
+    waiting: Option<Waiting>,
+    /// What is arriving, to be read.
+    object: Option<Rc<Object>>,
+}
+
+/// Takes a place in the herd, and goes the way that follows from it.
+pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
+    let context = &session.context;
+    let (mut course, mut held) = (Course::default(), Held::default());
+    let mut step = Step::Enter;
+    loop {
+        let heard = match step {
+            Step::Enter => enter(context, fetch, &mut held),
+            Step::Wait => wait(context, &mut held).await,
+            Step::Claim => claim(context, fetch, &mut held),
+            Step::Follow(claim) => match held.lead.take() {
+                None => Heard::Alone { is_late: false },
+                Some(lead) => match follow::follow(session, fetch, claim, lead).await {
+                    Followed::Arrives(object) => {
+                        held.object = Some(object);
+                        Heard::Arrives
+                    }
+                    Followed::Told(outcome) => Heard::Told(outcome),
+                    // Whoever waits behind it begins anew.
+                    Followed::Unknown(_) if is_range(fetch) => Heard::Alone { is_late: true },
+                    Followed::Unknown(lead) => {
+                        held.lead = Some(lead);
+                        Heard::Unknown(claim)
+                    }
+                },
+            },
+            Step::TakeOver(claim) => {
+                match held.lead.as_ref().is_some_and(|lead| lead.take_over(claim)) {
+                    true => Heard::TookOver,
+                    false => Heard::TooLate,
+                }
+            }
+            Step::Look => match look_again(context, fetch).await {
+                Some(looked) => {
+                    if let Some(lead) = held.lead.take() {
+                        lead.settle(Outcome::Stored);
+                    }
+                    return Joined::Look(looked);
+                }
+                None => Heard::Absent,
+            },
+            Step::Ask => {
+                if held.lead.is_some() && course.has_seen_failure() {
+                    context.count(Counter::HerdTakenOver, 1);
+                    fetch.plan.role = Role::TookOver;
+                }
+                return Joined::Ask(held.lead);
+            }
+            Step::AskAlone => {
+                context.count(Counter::HerdReleased, 1);
+                fetch.plan.role = Role::Released;
+                return Joined::Ask(None);
+            }
+            Step::Read => {
+                let hit = held.object.and_then(|object| hit(context, fetch, object));
+                return match hit {
+                    Some(hit) => Joined::Serve(hit),
+                    None => {
+                        context.count(Counter::HerdReleased, 1);
+                        fetch.plan.role = Role::Released;
+                        Joined::Ask(None)
+                    }
                 };
             }
-            Err(Outcome::Unshared | Outcome::NotKept) => break,
-            Err(Outcome::Unreachable(reason)) => {
-                if let Some(hit) = lookup::instead(context, &fetch, Failure::Unreachable) {
-                    return Joined::Serve(fetch, hit);
-                }
-                // One more of those who waited tries; what all of them try does not help an origin server that is down.
-                waits += 1;
-                if waits == MOST_WAITS {
-                    return Joined::Refuse(fetch, Answer::new(reason, TOLD));
-                }
-            }
-            Err(Outcome::Error(status)) => {
-                if let Some(hit) = lookup::instead(context, &fetch, Failure::Status(status)) {
-                    return Joined::Serve(fetch, hit);
-                }
-                waits += 1;
-            }
-            Err(Outcome::Stored) => waits += 1,
-            // Whoever asked has left: one of those who waited asks, and it takes no more than that.
-            Err(Outcome::Failed) => {}
+            Step::Refuse(reason) => return Joined::Refuse(Answer::new(reason, TOLD)),
+        };
+        if let Some(hit) = instead(context, fetch, heard) {
+            return Joined::Serve(hit);
         }
-        if let Some(looked) = look_again(context, &mut fetch).await {
-            return Joined::Look(fetch, looked);
+        step = course.next(heard);
+    }
+}
+
+fn enter(context: &Context, fetch: &Fetch, held: &mut Held) -> Heard {
+    match place(context, fetch) {
+        Place::Alone => Heard::Alone {
+            is_late: is_late(context, fetch),
+        },
+        Place::Behind(waiting) => {
+            held.waiting = Some(waiting);
+            Heard::Behind
+        }
+        Place::Lead(lead) => {
+            held.lead = Some(lead);
+            Heard::First
         }
     }
-    Joined::Ask(fetch, None)
+}
+
+async fn wait(context: &Context, held: &mut Held) -> Heard {
+    let Some(waiting) = held.waiting.take() else {
+        return Heard::Waited;
+    };
+    match timeout(patience(context), waiting.told()).await {
+        Ok(Ok(object)) => {
+            held.object = Some(object);
+            Heard::Arrives
+        }
+        Ok(Err(outcome)) => Heard::Told(outcome),
+        Err(_) => Heard::Waited,
+    }
+}
+
+/// How long anybody waits for another one's head: as long as that one may wait for it.
+pub fn patience(context: &Context) -> std::time::Duration {
+    let origin = &context.config.origin;
+    origin.connect_timeout + origin.header_timeout
+}
+
+fn claim(context: &Context, fetch: &Fetch, held: &mut Held) -> Heard {
+    match held.lead.as_ref().map(Lead::claim) {
+        Some(Claimed::Theirs(claim)) => Heard::Theirs(claim),
+        Some(_) if is_range(fetch) => {
+            held.lead = None;
+            Heard::Alone { is_late: true }
+        }
+        // Others wait behind it already, so what it does not know yet is worth a look.
+        Some(Claimed::Ours | Claimed::Crowded) | None => Heard::Claimed {
+            is_late: is_late(context, fetch),
+        },
+    }
+}
+
+/// Whether something has been stored since it looked: perhaps what it wants.
+fn is_late(context: &Context, fetch: &Fetch) -> bool {
+    let key = fetch.plan.key.as_ref();
+    key.is_some_and(|key| context.herd.stored(key.as_bytes()) != fetch.plan.seen)
+}
+
+/// What is stored, where that is better than what another request was told.
+fn instead(context: &Context, fetch: &Fetch, heard: Heard) -> Option<Hit> {
+    let failure = match heard {
+        Heard::Told(Outcome::Unreachable(_)) => Failure::Unreachable,
+        Heard::Told(Outcome::Error(status)) => Failure::Status(status),
+        _ => return None,
+    };
+    lookup::instead(context, fetch, failure)
 }
 
 /// None: the origin server is still to be asked, as the fetch says now.
@@ -116,12 +215,23 @@ fn place(context: &Context, fetch: &Fetch) -> Place {
     if request.headers.contains("upgrade") {
         return Place::Alone;
     }
-    let is_range = request.headers.contains("range");
-    if is_range && !context.herd.is_answered(key) {
-        return Place::Alone;
-    }
-    let leads = !is_range && is_for_all(&request.headers, plan.stale.is_some());
+    let leads = match is_range(fetch) {
+        false => is_for_all(&request.headers, plan.stale.is_some()),
+        // It never leads, but perhaps it finds what it wants in another worker.
+        true if !context.herd.is_answered(key) => {
+            if !context.herd.is_asked_elsewhere(key, plan.version) {
+                return Place::Alone;
+            }
+            true
+        }
+        true => false,
+    };
     context.herd.enter(key, plan.version, leads)
+}
+
+/// A range request asks for its range, which is no answer to others.
+fn is_range(fetch: &Fetch) -> bool {
+    fetch.request.head.headers.contains("range")
 }
 
 /// Whether the answer to it is likely to be one for others.
@@ -150,7 +260,7 @@ fn hit(context: &Context, fetch: &Fetch, object: Rc<Object>) -> Option<Hit> {
         }
         (Selected::Whole | Selected::Unsatisfiable, Some(_)) => true,
         (Selected::Spans(spans), Some(_)) => match spans.as_slice() {
-            [span] => span.from <= growing.length().saturating_add(SOON),
+            [span] => span.from <= growing.soon().saturating_add(SOON),
             _ => false,
         },
         _ => false,

@@ -15,6 +15,8 @@ use crate::shared::Version;
 use crate::store::{Find, Object, Store};
 use crate::sys::clock;
 use crate::worker::context::Context;
+use crate::worker::herd::Role;
+use crate::worker::kept::Kept;
 use crate::worker::session::Session;
 
 pub enum Looked {
@@ -51,6 +53,8 @@ pub struct Plan {
     pub policy: PolicyId,
     /// As far as it is known.
     pub status: CacheStatus,
+    /// What it is to others that want the same.
+    pub role: Role,
 }
 
 impl Plan {
@@ -66,6 +70,7 @@ impl Plan {
             seen: 0,
             policy,
             status,
+            role: Role::Alone,
         }
     }
 
@@ -129,11 +134,14 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
     let mut key = session.context.key_buffer.take();
     key.clear();
     cache::key::write(uri, side, &mut key);
-    // The version is read before the store is: see `store`.
-    let version = store.version(&key);
+    if let Some(hit) = at_hand(&session.context, store, head, (&key, policy)) {
+        session.context.key_buffer.set(key);
+        return Looked::Hit(hit);
+    }
+    let before = Before::of(&session.context, store, &key);
     let looked = match store.find(&key, &head.headers) {
         Find::AskDisk => Looked::AskDisk(Key::from(&key[..])),
-        found => judge(&session.context, head, (&key, policy), version, found),
+        found => judge(&session.context, head, (&key, policy), before, found),
     };
     session.context.key_buffer.set(key);
     looked
@@ -146,9 +154,41 @@ pub async fn look(context: &Context, head: &RequestHead, key: Key, policy: Polic
         return Looked::Ask(Plan::without_store(status, policy));
     };
     let key = key.as_bytes();
-    let version = store.version(key);
+    let before = Before::of(context, store, key);
     let found = store.look(key, &head.headers).await;
-    judge(context, head, (key, policy), version, found)
+    judge(context, head, (key, policy), before, found)
+}
+
+/// The short way of most hits: what needs no question needs no look at versions.
+fn at_hand(
+    context: &Context,
+    store: &Kept,
+    head: &RequestHead,
+    (key, policy): (&[u8], PolicyId),
+) -> Option<Hit> {
+    let object = store.at_hand(key, &head.headers)?;
+    let (rules, now) = (context.policies.get(policy), clock::unix_seconds());
+    match decide(head, &object.stored, rules, now) {
+        Decision::Serve(selected, reused) => {
+            Some(Hit::stored(object, selected, now, reused.as_str()))
+        }
+        _ => None,
+    }
+}
+
+/// What is read before the store is, so that what changes meanwhile shows: see `store`, and `herd`.
+struct Before {
+    version: Version,
+    seen: u64,
+}
+
+impl Before {
+    fn of(context: &Context, store: &Kept, key: &[u8]) -> Before {
+        Before {
+            seen: context.herd.stored(key),
+            version: store.version(key),
+        }
+    }
 }
 
 /// What was found could not be read: it is asked for as if it had not been there.
@@ -173,6 +213,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side, policy: PolicyId) ->
         offers: Vec::new(),
         policy,
         status,
+        role: Role::Alone,
     }
 }
 
@@ -181,21 +222,22 @@ fn judge(
     context: &Context,
     head: &RequestHead,
     (key, policy): (&[u8], PolicyId),
-    version: Version,
+    before: Before,
     found: Find,
 ) -> Looked {
     let now = clock::unix_seconds();
     let plan = |status| Plan {
         key: Some(Key::from(key)),
-        version,
+        version: before.version,
         stale: None,
         part: None,
         rest: None,
         fallback: None,
         offers: Vec::new(),
-        seen: context.herd.stored(key),
+        seen: before.seen,
         policy,
         status,
+        role: Role::Alone,
     };
     let object = match found {
         Find::Object(object) => object,

@@ -20,13 +20,16 @@ mod behind;
 mod deliver;
 mod fetch;
 mod finish;
+mod follow;
 mod join;
+mod lend;
 mod lookup;
 mod purge;
 mod record;
 mod recording;
 mod relay;
 mod request_body;
+mod resume;
 mod route;
 mod serve;
 mod share;
@@ -50,6 +53,7 @@ use crate::http::target::TargetUri;
 use crate::log::OriginUse;
 use crate::store::Object;
 pub use answer::refuse_unread;
+pub use lend::lend;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,20 +285,28 @@ async fn looked_up(
 }
 
 /// What is not there is asked for, once for all who want it meanwhile.
-async fn ask_origin(session: &mut Session, fetch: Fetch) -> Next {
-    let context = session.context.clone();
-    match join::join(&context, fetch).await {
-        join::Joined::Ask(fetch, lead) => ask(session, fetch, lead).await,
-        join::Joined::Serve(fetch, hit) => serve_instead(session, fetch, hit).await,
-        join::Joined::Refuse(fetch, answer) => {
+async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
+    let joined = tokio::select! {
+        biased;
+        joined = join::join(session, &mut fetch) => Some(joined),
+        () = request_body::gone(Some(&session.stream)) => None,
+    };
+    match joined {
+        Some(join::Joined::Ask(lead)) => ask(session, fetch, lead).await,
+        Some(join::Joined::Serve(hit)) => serve_instead(session, fetch, hit).await,
+        Some(join::Joined::Refuse(answer)) => {
             session.recycle_head(fetch.request.head);
             answer::refuse(session, &answer, fetch.request.began)
         }
-        join::Joined::Look(fetch, looked) => {
+        Some(join::Joined::Look(looked)) => {
             let Fetch {
                 request, uri, to, ..
             } = fetch;
             Box::pin(looked_up(session, request, uri, to, looked)).await
+        }
+        None => {
+            answer::log_client_gone(session, &fetch.request);
+            Next::Abort
         }
     }
 }

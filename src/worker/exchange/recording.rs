@@ -100,6 +100,15 @@ impl Recording {
         }
     }
 
+    /// Of what another worker fetches and its clients read here; `copy`: the store of this one keeps it, too.
+    pub fn followed(growing: Rc<Growing>, copy: Option<Filling>, status: CacheStatus) -> Recording {
+        let mut recording = Recording::none(status);
+        recording.writer = copy.map(Box::new);
+        recording.keeping = Keeping::Whole(growing.expected);
+        recording.growing = Some(growing);
+        recording
+    }
+
     pub async fn begin(writer: Filling, keeping: Keeping, status: CacheStatus) -> Recording {
         let mut recording = Recording {
             writer: Some(Box::new(writer)),
@@ -156,6 +165,23 @@ impl Recording {
             at += piece.len() as u64;
             self.write(&piece).await;
         }
+    }
+
+    /// Waits until one who reads it leaves.
+    pub async fn left(&self) {
+        match &self.growing {
+            Some(growing) => growing.left().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether it is fetched to its end although its client has left.
+    pub fn is_worth_finishing(&self, context: &Context) -> bool {
+        let missing = match &self.keeping {
+            Keeping::Whole(length) => length.map(|length| length.saturating_sub(self.octets)),
+            Keeping::Part(_) => return false,
+        };
+        super::share::is_little(missing, &context.config.cache)
     }
 
     /// Whether others may read it while it comes.

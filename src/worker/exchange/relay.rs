@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::deliver::{COPIED, End, client_end};
 use super::fetch::Prefix;
 use super::recording::Recording;
+use super::request_body::gone;
 use crate::http::body::{Decoder, Encoder};
 use crate::http::framing::Framing;
 use crate::store::{Growing, Read};
@@ -294,7 +295,12 @@ impl Onward {
         let reader = body.reader(at);
         while at < to {
             let wanted = to - at;
-            let piece = match reader.read(at).await {
+            let read = tokio::select! {
+                biased;
+                read = reader.read(at) => read,
+                () = gone(Some(client)) => return Err(End::ClientGone),
+            };
+            let piece = match read {
                 Read::Memory(piece) => piece.slice(..piece.len().min(as_index(wanted))),
                 Read::File(file, end) => {
                     let length = wanted.min(end - at).min(FROM_FILE);
@@ -318,7 +324,7 @@ fn as_index(octets: u64) -> usize {
     usize::try_from(octets).unwrap_or(usize::MAX)
 }
 
-async fn read_file(file: Arc<OwnedFd>, at: u64, length: u64) -> io::Result<bytes::Bytes> {
+pub async fn read_file(file: Arc<OwnedFd>, at: u64, length: u64) -> io::Result<bytes::Bytes> {
     let read = tokio::task::spawn_blocking(move || {
         let mut piece = Vec::with_capacity(length as usize);
         match files::read(

@@ -235,7 +235,7 @@ impl RequestBody {
 }
 
 /// Ends when the client has reset its connection, so that nobody works for it any more.
-async fn gone(client: Option<&Stream>) {
+pub async fn gone(client: Option<&Stream>) {
     let Some(client) = client else {
         return std::future::pending().await;
     };

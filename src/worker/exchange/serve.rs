@@ -22,6 +22,7 @@ use crate::http::syntax::write_decimal;
 use crate::routing::loops;
 use crate::store::{Body, Object};
 use crate::sys::files::Access;
+use crate::worker::herd::Role;
 use crate::worker::session::Session;
 
 /// What follows the head.
@@ -327,6 +328,7 @@ fn log_hit(
         reason: hit.reason,
         origin: hit.origin,
         end: end.as_str(),
+        herd: Role::Alone,
     };
     finish::log(session, Some(head), began, &outcome);
 }

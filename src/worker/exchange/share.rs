@@ -1,26 +1,45 @@
 //! A response that is read by more than one client while it arrives.
 //!
 //! From then on a task of its own takes it from the origin server, at the origin server's pace, into the store; no
-//! client holds it up, and none that leaves ends it but the last. `relay` lets go of it, `join` is where those come from who read it.
+//! client holds it up, and none that leaves ends it but the last: then it goes on to its end if little is missing. What breaks
+//! off is gone on with where that is safe (`resume`). `relay` lets go of it, `join` is where those come from who read it.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::deliver::{End, Source, absorb};
+use super::deliver::{End, Source};
 use super::fetch::Reply;
 use super::finish;
 use super::recording::Recording;
+use super::resume::Again;
+use crate::cache::Stored;
+use crate::config::Cache;
 use crate::http::body::Decoder;
 use crate::store::{Growing, Object};
+use crate::wire::{Pace, buffers};
 use crate::worker::context::Context;
 use crate::worker::herd::{Lead, Outcome};
+
+/// Fetches of a worker that go on at once although nobody reads them.
+const MOST_FINISHING: u32 = 64;
+
+/// How what was taken from an origin server came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    Whole,
+    /// Nobody wants it any more.
+    Unwanted,
+    Broken,
+}
 
 /// Lets what comes of the response come for everybody. `decoder`: as far as it has come.
 pub async fn share(
     context: &Rc<Context>,
     lead: Lead,
-    mut reply: Box<Reply>,
+    reply: Box<Reply>,
     decoder: Decoder,
     mut recording: Recording,
+    again: Again,
 ) -> (Source, Reader) {
     let (object, growing) = recording.share().await;
     let lead = match &object {
@@ -37,30 +56,157 @@ pub async fn share(
         content_type: reply.head.headers.get("content-type").map(<[u8]>::to_vec),
         origin: finish::origin(&reply.link),
     };
-    let reader = Reader {
+    let sharing = Sharing {
+        context: context.clone(),
+        stored: object.as_ref().map(|object| object.stored.clone()),
         growing: growing.clone(),
+        lead,
+        again,
+    };
+    tokio::task::spawn_local(sharing.run(reply, decoder, recording));
+    let reader = Reader {
+        growing,
         _object: object,
     };
-    let context = context.clone();
-    tokio::task::spawn_local(async move {
-        let is_read = || match &lead {
-            Some(lead) => lead.is_followed(),
-            // Ours, the recording's, and the reader's.
-            None => Rc::strong_count(&growing) > 2,
+    (source, reader)
+}
+
+/// A response that comes for everybody.
+struct Sharing {
+    context: Rc<Context>,
+    /// None: the store has given it up, and nobody else can join.
+    stored: Option<Stored>,
+    growing: Rc<Growing>,
+    lead: Option<Lead>,
+    again: Again,
+}
+
+impl Sharing {
+    async fn run(mut self, mut reply: Box<Reply>, mut decoder: Decoder, mut recording: Recording) {
+        let context = self.context.clone();
+        let came = loop {
+            let finishing = RefCell::new(None);
+            let wanted = || self.is_wanted(&finishing);
+            let came = absorb(&context, &mut reply, decoder, &mut recording, wanted).await;
+            if came != Came::Broken {
+                break came;
+            }
+            let Some(rest) = self.rest().await else {
+                break came;
+            };
+            decoder = Decoder::new(rest.framing);
+            reply = rest;
         };
-        let is_whole = absorb(&context, &mut reply, decoder, &mut recording, is_read).await;
-        let end = match is_whole {
-            true => End::Whole,
-            false => End::Broken,
+        let end = match came {
+            Came::Whole => {
+                recording.finish(&context).await;
+                End::Whole
+            }
+            Came::Unwanted | Came::Broken => {
+                recording.cut(&context).await;
+                End::Broken
+            }
         };
-        if let Some(lead) = lead {
+        if let Some(lead) = self.lead {
             lead.settle(outcome(&recording, &end));
         }
-        if is_whole {
+        if came == Came::Whole {
             finish::keep_origin(&context, reply, true);
         }
-    });
-    (source, reader)
+    }
+
+    fn is_wanted(&self, finishing: &RefCell<Option<Finishing>>) -> bool {
+        let is_read = match &self.lead {
+            Some(lead) => lead.is_followed(),
+            // Ours, the recording's, and the reader's.
+            None => Rc::strong_count(&self.growing) > 2,
+        };
+        if is_read || finishing.borrow().is_some() {
+            return true;
+        }
+        let expected = self.growing.expected;
+        let missing = expected.map(|expected| expected.saturating_sub(self.growing.length()));
+        if self.lead.is_some() && is_little(missing, &self.context.config.cache) {
+            *finishing.borrow_mut() = Finishing::begin(&self.context);
+        }
+        finishing.borrow().is_some()
+    }
+
+    /// What is missing, from the origin server once more.
+    async fn rest(&mut self) -> Option<Box<Reply>> {
+        let stored = self.stored.as_ref()?;
+        let (from, length) = (self.growing.length(), self.growing.expected);
+        self.again.resume(&self.context, stored, from, length).await
+    }
+}
+
+/// Whether so much (octets; none: nobody knows) is fetched although nobody waits for it any more.
+pub fn is_little(missing: Option<u64>, config: &Cache) -> bool {
+    missing.unwrap_or(config.max_object) <= config.finish_aborted
+}
+
+/// One of the few fetches that go on although nobody reads them.
+struct Finishing(Rc<Context>);
+
+impl Finishing {
+    fn begin(context: &Rc<Context>) -> Option<Finishing> {
+        let count = &context.finishing;
+        if count.get() >= MOST_FINISHING || context.is_draining() {
+            return None;
+        }
+        count.set(count.get() + 1);
+        Some(Finishing(context.clone()))
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        self.0.finishing.set(self.0.finishing.get() - 1);
+    }
+}
+
+/// Takes a response for the store, and for those who read it meanwhile, as long as it is wanted. Its end is the caller's to tell.
+pub async fn absorb(
+    context: &Context,
+    reply: &mut Reply,
+    mut decoder: Decoder,
+    recording: &mut Recording,
+    is_wanted: impl Fn() -> bool,
+) -> Came {
+    let link = &mut reply.link;
+    let mut pace = Pace::new(
+        context.config.origin.body_timeout,
+        context.config.origin.min_rate,
+    );
+    loop {
+        while !decoder.is_done() && !link.inbox.is_empty() {
+            let Ok(step) = decoder.decode(link.inbox.octets()) else {
+                return Came::Broken;
+            };
+            let content = link.inbox.octets().get(step.data.clone());
+            recording.write(content.unwrap_or_default()).await;
+            link.inbox.consume(step.consumed);
+            if step.consumed == 0 {
+                break;
+            }
+        }
+        if decoder.is_done() {
+            return Came::Whole;
+        }
+        if !is_wanted() {
+            return Came::Unwanted;
+        }
+        let read = tokio::select! {
+            biased;
+            read = link.inbox.fill_paced(&link.stream, buffers::LARGE, &mut pace) => read,
+            () = recording.left() => continue,
+        };
+        match read {
+            Ok(0) if decoder.end_of_input().is_ok() => {}
+            Ok(0) | Err(_) => return Came::Broken,
+            Ok(_) => {}
+        }
+    }
 }
 
 /// One who reads what comes; while there is any, it does.

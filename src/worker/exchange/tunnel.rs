@@ -17,6 +17,7 @@ use crate::shared::Counter;
 use crate::upstream::dial;
 use crate::upstream::tunnel::{self, Why};
 use crate::wire::Stream;
+use crate::worker::herd::Role;
 use crate::worker::session::Session;
 
 /// What Cache-Status says of CONNECT.
@@ -76,6 +77,7 @@ pub async fn connect(session: &mut Session, request: &Request, uri: &TargetUri) 
         reason: "",
         origin: Some((address, OriginUse::New)),
         end,
+        herd: Role::Alone,
     };
     finish::log(session, Some(&request.head), request.began, &outcome);
     Next::Tunnelled
@@ -111,6 +113,7 @@ pub async fn switched(session: &mut Session, fetch: &Fetch, mut reply: Box<Reply
         reason: "upgrade",
         origin: Some(finish::origin(&reply.link)),
         end: if ended.why == Why::Idle { "idle" } else { "" },
+        herd: Role::Alone,
     };
     finish::log(
         session,

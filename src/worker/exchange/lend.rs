@@ -1,0 +1,306 @@
+//! The other side of `follow`: what this worker is fetching goes to another one, too.
+//!
+//! | frame | content |
+//! |---|---|
+//! | question | versions (2 × 8), first octet wanted (8), 1 if only what has been answered will do, key and request fields, each behind its length (4) |
+//! | HEAD | octets that are there (8), octets that there will be (8; all ones: unknown), the stored fields as in a head file |
+//! | FILE, IN_FILE | the file that the store is writing; octets that it has (8) |
+//! | DATA | octets of content |
+//! | OVER | what came of it |
+//! | UNKNOWN | this worker does not ask for it |
+//!
+//! All numbers are little-endian. The stream is between two processes of one program, and what does not fit is refused.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use super::Fetch;
+use super::relay::read_file;
+use crate::cache::{Key, Stored};
+use crate::http::Headers;
+use crate::http::page::AnswerReason;
+use crate::shared::Version;
+use crate::store::disk::format::{self, Content, Head, Kept as KeptHead};
+use crate::store::{Body, Find, Growing, Object, Read, Store};
+use crate::wire::{Frame, Frames};
+use crate::worker::context::Context;
+use crate::worker::herd::{Outcome, Waiting};
+use crate::worker::kept::Kept;
+
+pub const HEAD: u8 = 1;
+pub const FILE: u8 = 2;
+pub const IN_FILE: u8 = 3;
+pub const DATA: u8 = 4;
+pub const OVER: u8 = 5;
+pub const UNKNOWN: u8 = 6;
+
+/// Octets of content in one frame at most.
+const PIECE: u64 = 256 << 10;
+
+/// What another worker wants.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Question {
+    pub key: Vec<u8>,
+    pub version: Version,
+    /// The first octet that it has not got.
+    pub from: u64,
+    /// It does not wait for a head.
+    pub only_answered: bool,
+    /// What the request selects by; empty where all workers have one store.
+    pub headers: Headers,
+}
+
+impl Question {
+    pub fn of(context: &Context, fetch: &Fetch, key: &Key, from: u64) -> Question {
+        let headers = &fetch.request.head.headers;
+        Question {
+            key: key.as_bytes().to_vec(),
+            version: fetch.plan.version,
+            from,
+            only_answered: headers.contains("range"),
+            headers: match &context.store {
+                Some(Kept::Memory(_)) => headers.clone(),
+                _ => Headers::new(),
+            },
+        }
+    }
+
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for number in [self.version.slot, self.version.epoch, self.from] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.push(u8::from(self.only_answered));
+        counted(&self.key, &mut out);
+        for (name, value) in self.headers.iter() {
+            counted(name.as_bytes(), &mut out);
+            counted(value, &mut out);
+        }
+        out
+    }
+
+    pub fn decode(octets: &[u8]) -> Option<Question> {
+        let mut rest = octets;
+        let version = Version {
+            slot: take_number(&mut rest)?,
+            epoch: take_number(&mut rest)?,
+        };
+        let from = take_number(&mut rest)?;
+        let (only_answered, mut rest) = rest.split_first()?;
+        let key = take_counted(&mut rest)?.to_vec();
+        let mut headers = Headers::new();
+        while !rest.is_empty() {
+            let name = std::str::from_utf8(take_counted(&mut rest)?).ok()?;
+            headers.push(name, take_counted(&mut rest)?);
+        }
+        Some(Question {
+            key,
+            version,
+            from,
+            only_answered: *only_answered == 1,
+            headers,
+        })
+    }
+}
+
+/// Another worker has asked for what this one is fetching.
+pub async fn lend(context: &Rc<Context>, mut frames: Frames, question: &Frame) {
+    let Some(question) = Question::decode(&question.content) else {
+        return log::error!("another worker's question cannot be read");
+    };
+    // A drain waits for those who read from here.
+    let _held = context.session_begins();
+    let key = Key::from(question.key.as_slice());
+    let waiting = context
+        .herd
+        .follow(&key, question.version, question.only_answered);
+    let lent = match waiting {
+        Some(waiting) => lend_arriving(context, &mut frames, &question, &waiting).await,
+        None => lend_stored(context, &mut frames, &question, UNKNOWN, &[]).await,
+    };
+    if let Err(error) = lent {
+        log::debug!("another worker does not read on: {error}");
+    }
+}
+
+async fn lend_arriving(
+    context: &Context,
+    frames: &mut Frames,
+    question: &Question,
+    waiting: &Waiting,
+) -> io::Result<()> {
+    let told = tokio::select! {
+        told = waiting.told() => told,
+        () = frames.closed() => return Ok(()),
+    };
+    let object = match told {
+        Ok(object) => object,
+        Err(outcome) => {
+            let over = encoded_outcome(outcome);
+            return match outcome {
+                Outcome::Stored => lend_stored(context, frames, question, OVER, &over).await,
+                _ => frames.send(OVER, &over).await,
+            };
+        }
+    };
+    let Body::Growing(growing) = &object.body else {
+        return frames.send(OVER, &encoded_outcome(Outcome::NotKept)).await;
+    };
+    if !growing.has(question.from) {
+        return frames.send(OVER, &encoded_outcome(Outcome::NotKept)).await;
+    }
+    send_head(frames, &object, growing.length(), growing.expected).await?;
+    if send_growing(frames, growing, question.from).await? {
+        // Its end and what came of it are told in one go.
+        let outcome = waiting.outcome().unwrap_or(Outcome::NotKept);
+        frames.send(OVER, &encoded_outcome(outcome)).await?;
+    }
+    Ok(())
+}
+
+/// Sends what arrives, to its end. Whether it came whole.
+async fn send_growing(frames: &mut Frames, growing: &Growing, from: u64) -> io::Result<bool> {
+    let (mut at, mut in_file, mut file) = (from, 0, None);
+    let reader = growing.reader(at);
+    loop {
+        let piece = match reader.read(at).await {
+            Read::Memory(piece) => piece,
+            Read::File(file, end) => read_file(file, at, (end - at).min(PIECE)).await?,
+            Read::End => return Ok(true),
+            Read::Broken => return Ok(false),
+        };
+        at += piece.len() as u64;
+        frames.send(DATA, &piece).await?;
+        // What the file has need not stay in the other's memory.
+        if let Some(has) = growing.in_file().filter(|has| has.length > in_file) {
+            if file.is_none() {
+                frames.send_with(FILE, &[], has.file.as_fd()).await?;
+                file = Some(has.file.clone());
+            }
+            in_file = has.length;
+            frames.send(IN_FILE, &in_file.min(at).to_le_bytes()).await?;
+        }
+    }
+}
+
+/// Where each worker has a store of its own, the other one cannot look there: it gets what is in this one, or else word.
+async fn lend_stored(
+    context: &Context,
+    frames: &mut Frames,
+    question: &Question,
+    otherwise: u8,
+    word: &[u8],
+) -> io::Result<()> {
+    let found = match &context.store {
+        Some(store @ Kept::Memory(_)) if question.from == 0 => {
+            store.find(&question.key, &question.headers)
+        }
+        _ => Find::Absent,
+    };
+    match found {
+        Find::Object(object) if object.stored.part.is_none() => {
+            let length = object.body.len();
+            send_head(frames, &object, length, Some(length)).await?;
+            let mut at = 0;
+            while at < length {
+                let Some(piece) = object.body.read_piece(at, PIECE).await else {
+                    return Ok(());
+                };
+                at += piece.len() as u64;
+                frames.send(DATA, &piece).await?;
+            }
+            frames.send(OVER, &encoded_outcome(Outcome::Stored)).await
+        }
+        _ => frames.send(otherwise, word).await,
+    }
+}
+
+// === as octets
+
+async fn send_head(
+    frames: &mut Frames,
+    object: &Object,
+    ahead: u64,
+    expected: Option<u64>,
+) -> io::Result<()> {
+    let mut out = ahead.to_le_bytes().to_vec();
+    out.extend_from_slice(&expected.unwrap_or(u64::MAX).to_le_bytes());
+    let mut stored = object.stored.clone();
+    stored.body_len = 0;
+    let head = Head {
+        key: Vec::new(),
+        generation: 0,
+        content: Content::Object(Box::new(KeptHead::new(
+            stored,
+            None,
+            format::Body::Inline,
+            Vec::new(),
+        ))),
+    };
+    head.encode(&mut out);
+    frames.send(HEAD, &out).await
+}
+
+/// The stored fields, how many octets there will be, and how many there are.
+pub fn head(content: &[u8]) -> Option<(Stored, Option<u64>, u64)> {
+    let mut rest = content;
+    let ahead = take_number(&mut rest)?;
+    let expected = Some(take_number(&mut rest)?).filter(|expected| *expected != u64::MAX);
+    let (head, _) = Head::decode(rest).ok()?;
+    match head.content {
+        Content::Object(kept) => Some((kept.stored, expected, ahead)),
+        Content::List(_) => None,
+    }
+}
+
+pub fn encoded_outcome(outcome: Outcome) -> Vec<u8> {
+    match outcome {
+        Outcome::Stored => vec![0],
+        Outcome::Unshared => vec![1],
+        Outcome::NotKept => vec![2],
+        Outcome::Failed => vec![3],
+        Outcome::Unreachable(reason) => [&[4], reason.as_str().as_bytes()].concat(),
+        Outcome::Error(status) => [&[5], status.to_le_bytes().as_slice()].concat(),
+    }
+}
+
+pub fn outcome(octets: &[u8]) -> Option<Outcome> {
+    Some(match octets {
+        [0] => Outcome::Stored,
+        [1] => Outcome::Unshared,
+        [2] => Outcome::NotKept,
+        [3] => Outcome::Failed,
+        [4, word @ ..] => {
+            let reason = std::str::from_utf8(word)
+                .ok()
+                .and_then(AnswerReason::of_origin);
+            Outcome::Unreachable(reason.unwrap_or(AnswerReason::OriginUnreachable))
+        }
+        [5, low, high] => Outcome::Error(u16::from_le_bytes([*low, *high])),
+        _ => return None,
+    })
+}
+
+pub fn number(octets: &[u8]) -> Option<u64> {
+    octets.try_into().ok().map(u64::from_le_bytes)
+}
+
+fn counted(octets: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(octets.len() as u32).to_le_bytes());
+    out.extend_from_slice(octets);
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(u64::from_le_bytes(*head))
+}
+
+fn take_counted<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, tail) = rest.split_first_chunk()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (octets, tail) = tail.split_at_checked(length)?;
+    *rest = tail;
+    Some(octets)
+}
