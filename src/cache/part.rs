@@ -290,7 +290,8 @@ pub fn resumes(stored: &Stored, from: u64, length: u64, response: &ResponseHead)
         complete: Some(length),
     };
     let whole = of_response(response).filter(|(_, range)| *range == rest);
-    whole.is_some_and(|(whole, _)| is_same(stored, &whole.headers))
+    // RFC 9110 section 14.4: Content-Range has a meaning in 206 and 416 alone.
+    response.status == 206 && whole.is_some_and(|(whole, _)| is_same(stored, &whole.headers))
 }
 
 /// Whether a stored response and the fields of another one are of the same representation for certain.

@@ -355,7 +355,9 @@ impl Content {
         let mut oldest = in_file.min(self.length.saturating_sub(WINDOW));
         if self.is_full() {
             // Nobody can join any more who wants it from the beginning, unless a file has that.
-            oldest = oldest.max(in_file).max(self.slowest().unwrap_or(0));
+            // Where nobody reads, nothing is needed.
+            let needed = self.slowest().unwrap_or(self.length);
+            oldest = oldest.max(in_file).max(needed);
         }
         while let Some((from, piece)) = self.pieces.front()
             && from + piece.len() as u64 <= oldest

@@ -579,14 +579,13 @@ impl<C: Coherence + 'static> Filling<C> {
 
     /// Waits until what was given to the disk is there.
     async fn is_idle(&mut self) -> bool {
-        let state = std::mem::replace(&mut self.spilling, Spilling::Failed);
-        self.spilling = match state {
-            Spilling::Busy(mut writing) => match timeout(SPILL_PATIENCE, &mut writing).await {
+        // Whoever waits may be left in the middle of it, by a client that goes away: then it is still being written.
+        if let Spilling::Busy(writing) = &mut self.spilling {
+            self.spilling = match timeout(SPILL_PATIENCE, writing).await {
                 Ok(Ok(Some(spill))) => Spilling::Idle(spill),
                 _ => Spilling::Failed,
-            },
-            state => state,
-        };
+            };
+        }
         if let Spilling::Idle(spill) = &self.spilling {
             self.in_file = spill.so_far();
         }

@@ -167,6 +167,11 @@ impl Recording {
         }
     }
 
+    /// What comes is for those who read it, and for nobody after them.
+    pub fn keep_no_more(&mut self) {
+        self.writer = None;
+    }
+
     /// Waits until one who reads it leaves.
     pub async fn left(&self) {
         match &self.growing {

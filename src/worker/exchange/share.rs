@@ -12,7 +12,7 @@ use super::fetch::Reply;
 use super::finish;
 use super::recording::Recording;
 use super::resume::Again;
-use crate::cache::Stored;
+use crate::cache::{CacheControl, Stored};
 use crate::config::Cache;
 use crate::http::body::Decoder;
 use crate::store::{Growing, Object};
@@ -94,25 +94,25 @@ impl Sharing {
             let Some(rest) = self.rest().await else {
                 break came;
             };
+            // What says so now is not kept, whatever its beginning said.
+            if CacheControl::of(&rest.head.headers).no_store {
+                recording.keep_no_more();
+            }
             decoder = Decoder::new(rest.framing);
             reply = rest;
         };
-        let end = match came {
-            Came::Whole => {
-                recording.finish(&context).await;
-                End::Whole
-            }
-            Came::Unwanted | Came::Broken => {
-                recording.cut(&context).await;
-                End::Broken
-            }
-        };
-        if let Some(lead) = self.lead {
-            lead.settle(outcome(&recording, &end));
-        }
         if came == Came::Whole {
-            finish::keep_origin(&context, reply, true);
+            recording.finish(&context).await;
+            if let Some(lead) = self.lead {
+                lead.settle(outcome(&recording, &End::Whole));
+            }
+            return finish::keep_origin(&context, reply, true);
         }
+        // Nobody joins what has broken off, while what came of it is put away.
+        if let Some(lead) = self.lead {
+            lead.settle(Outcome::Failed);
+        }
+        recording.cut(&context).await;
     }
 
     fn is_wanted(&self, finishing: &RefCell<Option<Finishing>>) -> bool {
