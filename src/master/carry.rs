@@ -65,6 +65,9 @@ impl Master {
                 self.region.ring(worker).reset();
                 self.region.load(worker).reset();
                 self.region.versions().bump_epoch();
+                if let Ok(worker) = u16::try_from(worker) {
+                    self.region.inflight().bury(worker);
+                }
             }
             Action::Drain { worker } => self.say(worker, ToWorker::Drain),
             Action::Stop { worker } => self.say(worker, ToWorker::Stop),

@@ -127,6 +127,17 @@ impl Inflight {
         let _ = place.compare_exchange(claim.word, 0, AcqRel, Relaxed);
     }
 
+    /// After a worker's death: takes down all claims that it had up.
+    pub fn bury(&self, worker: u16) {
+        for place in &self.claims {
+            let word = place.load(Relaxed);
+            let claim = Claim { place: 0, word };
+            if word != 0 && claim.worker() == worker {
+                let _ = place.compare_exchange(word, 0, AcqRel, Relaxed);
+            }
+        }
+    }
+
     /// A number that changes when an answer for a key of that hash has come into the store.
     #[must_use]
     pub fn stored(&self, hash: u64) -> u64 {
@@ -181,6 +192,17 @@ mod tests {
         // The next process of that number does not wait for the one before.
         let again = Claim::new(5, NOW, 1, 8);
         assert_eq!(inflight.claim(again), Claimed::Ours);
+    }
+
+    #[test]
+    fn the_claims_of_the_dead_are_taken_down() {
+        let (region, _fd) = Region::create(2).unwrap();
+        let inflight = region.inflight();
+        inflight.claim(claim(5, 0));
+        inflight.claim(claim(6, 1));
+        inflight.bury(0);
+        assert_eq!(inflight.claim(claim(5, 2)), Claimed::Ours);
+        assert_eq!(inflight.claim(claim(6, 2)), Claimed::Theirs(claim(6, 1)));
     }
 
     #[test]

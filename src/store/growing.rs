@@ -196,7 +196,11 @@ impl Growing {
     /// A file has all of that now.
     pub fn is_in(&self, file: InFile) {
         let mut content = self.content.borrow_mut();
-        content.file = Some(file);
+        // Of two files the one that has more: memory has been let go of by that.
+        let has = content.file.as_ref().map_or(0, |file| file.length);
+        if file.length > has {
+            content.file = Some(file);
+        }
         content.drop_surplus();
         drop(content);
         self.room.notify_waiters();
@@ -265,14 +269,12 @@ impl Reader<'_> {
 
     fn moved(&self, to: Option<u64>) {
         let mut content = self.growing.content.borrow_mut();
-        let is_full = content.is_full();
         if let Some(place) = content.readers.get_mut(self.number) {
             *place = to;
         }
         drop(content);
-        if is_full {
-            self.growing.room.notify_waiters();
-        }
+        // Whether it is full depends on other bodies, too: whoever waits for room looks again itself.
+        self.growing.room.notify_waiters();
     }
 }
 

@@ -65,9 +65,10 @@ pub async fn follow(session: &Session, fetch: &Fetch, claim: Claim, lead: Lead) 
             log::debug!("worker {worker} cannot be followed: {error}");
             return Followed::Unknown(lead);
         }
+        // Nobody waits a second time for one that is so slow.
         Err(_) => {
-            lead.settle(Outcome::Failed);
-            return Followed::Told(Outcome::Failed);
+            lead.settle(Outcome::NotKept);
+            return Followed::Told(Outcome::NotKept);
         }
     };
     let arriving = match answer {

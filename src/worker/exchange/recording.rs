@@ -133,8 +133,15 @@ impl Recording {
     pub async fn write(&mut self, content: &[u8]) {
         if let Some(growing) = &self.growing {
             growing.add(content);
+        }
+        self.keep(content).await;
+        // Behind the store: what its file has needs no room.
+        if let Some(growing) = &self.growing {
             growing.room().await;
         }
+    }
+
+    async fn keep(&mut self, content: &[u8]) {
         let Some(writer) = &mut self.writer else {
             return;
         };
