@@ -94,6 +94,20 @@ const REQUEST: &str =
     "The program that sent it is at fault, or it speaks another protocol than HTTP/1.1.";
 const ORIGIN: &str = "The web server is at fault. Try again later, or tell its operator.";
 
+/// What is the origin server's doing.
+const OF_ORIGIN: [AnswerReason; 10] = [
+    AnswerReason::ConnectTimeout,
+    AnswerReason::DnsError,
+    AnswerReason::DnsTimeout,
+    AnswerReason::OriginClosed,
+    AnswerReason::OriginProtocol,
+    AnswerReason::OriginRefused,
+    AnswerReason::OriginTimeout,
+    AnswerReason::OriginTooLarge,
+    AnswerReason::OriginUnreachable,
+    AnswerReason::UnsolicitedUpgrade,
+];
+
 impl AnswerReason {
     #[rustfmt::skip]
     fn row(self) -> Row {
@@ -167,9 +181,7 @@ impl AnswerReason {
         use AnswerReason::*;
         match self {
             ClientDenied | DestinationDenied | PortDenied | PurgeDenied => Whom::Rules,
-            ConnectTimeout | DnsError | DnsTimeout | OriginClosed | OriginProtocol
-            | OriginRefused | OriginTimeout | OriginTooLarge | OriginUnreachable
-            | UnsolicitedUpgrade => Whom::Origin,
+            reason if OF_ORIGIN.contains(&reason) => Whom::Origin,
             Internal | Overloaded => Whom::Ourselves,
             _ => Whom::Client,
         }
@@ -223,20 +235,7 @@ impl AnswerReason {
 
     /// The same back, of those that are the origin server's doing.
     pub fn of_origin(word: &str) -> Option<AnswerReason> {
-        use AnswerReason::*;
-        let all = [
-            ConnectTimeout,
-            DnsError,
-            DnsTimeout,
-            OriginClosed,
-            OriginProtocol,
-            OriginRefused,
-            OriginTimeout,
-            OriginTooLarge,
-            OriginUnreachable,
-            UnsolicitedUpgrade,
-        ];
-        all.into_iter().find(|reason| reason.as_str() == word)
+        OF_ORIGIN.into_iter().find(|reason| reason.as_str() == word)
     }
 
     /// What happened, in half a sentence.

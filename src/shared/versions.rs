@@ -22,7 +22,7 @@ in_shared_memory! {
 }
 
 /// A moment in the life of a slot. Equal: nothing in that slot has changed in between.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Version {
     pub slot: u64,
     pub epoch: u64,

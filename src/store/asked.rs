@@ -3,7 +3,7 @@
 //! Pure. A question is the first frame of a stream, answers are the frames behind it, the last of them `Done`. A response
 //! goes as the head file that it would have on a disk, without its body. The janitor asks, the worker answers.
 
-use super::disk::format::{BLOCK, Body, Content, File, Head, Kept};
+use super::disk::format::{Content, Head};
 use crate::cache::Stored;
 
 /// The kind of the frame that has the question.
@@ -128,21 +128,8 @@ impl Answer {
 }
 
 fn encode_kept(key: &[u8], stored: &Stored, size: u64) -> Vec<u8> {
-    // The body stays where it is, and so is in no checksum; a head alone says that it has a file.
-    let body = Body::File(File {
-        random: 0,
-        modified: (0, 0),
-        boot: [0; 16],
-    });
-    let blocks = stored.body_len.div_ceil(BLOCK as u64) as usize;
-    let kept = Kept::new(stored.clone(), None, body, vec![0; blocks]);
-    let head = Head {
-        key: key.to_vec(),
-        generation: 0,
-        content: Content::Object(Box::new(kept)),
-    };
     let mut out = size.to_le_bytes().to_vec();
-    head.encode(&mut out);
+    Head::without_body(key, stored.clone()).encode(&mut out);
     out
 }
 

@@ -4,14 +4,10 @@
 
 use std::io::{self, IoSlice, Read, Write};
 
-use super::frames::{Frame, MAX_FRAME};
+use super::frames::{self, Frame};
 
 pub fn send(stream: &mut impl Write, kind: u8, content: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(content.len()).ok();
-    let length = length.filter(|_| content.len() <= MAX_FRAME);
-    let length = length.ok_or(io::ErrorKind::InvalidInput)?.to_le_bytes();
-    let [a, b, c, d] = length;
-    let head = [a, b, c, d, kind];
+    let head = frames::head(kind, content)?;
     let mut parts = [IoSlice::new(&head), IoSlice::new(content)];
     let mut rest = parts.as_mut_slice();
     while !rest.is_empty() {
@@ -29,12 +25,7 @@ pub fn send(stream: &mut impl Write, kind: u8, content: &[u8]) -> io::Result<()>
 pub fn next(stream: &mut impl Read) -> io::Result<Frame> {
     let mut head = [0; 5];
     stream.read_exact(&mut head)?;
-    let [a, b, c, d, kind] = head;
-    let length = u32::from_le_bytes([a, b, c, d]) as usize;
-    if length > MAX_FRAME {
-        let what = "a frame that is too long";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
+    let (length, kind) = frames::read_head(head)?;
     let mut content = vec![0; length];
     stream.read_exact(&mut content)?;
     Ok(Frame {

@@ -149,11 +149,7 @@ impl Frames {
         let Some((head, rest)) = self.buffer.split_first_chunk::<5>() else {
             return Ok(None);
         };
-        let [a, b, c, d, kind] = *head;
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
-        if length > MAX_FRAME {
-            return Err(invalid("a frame that is too long"));
-        }
+        let (length, kind) = read_head(*head)?;
         let Some(content) = rest.get(..length) else {
             self.buffer.reserve(5 + length - self.buffer.len());
             return Ok(None);
@@ -172,12 +168,22 @@ impl Frames {
     }
 }
 
-fn head(kind: u8, content: &[u8]) -> io::Result<[u8; 5]> {
+/// What goes before the content.
+pub(super) fn head(kind: u8, content: &[u8]) -> io::Result<[u8; 5]> {
     let length = u32::try_from(content.len()).ok();
     let length = length.filter(|_| content.len() <= MAX_FRAME);
     let length = length.ok_or_else(|| invalid("a frame that is too long"))?;
     let [a, b, c, d] = length.to_le_bytes();
     Ok([a, b, c, d, kind])
+}
+
+/// The length of the content, and the kind.
+pub(super) fn read_head([a, b, c, d, kind]: [u8; 5]) -> io::Result<(usize, u8)> {
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    match length <= MAX_FRAME {
+        true => Ok((length, kind)),
+        false => Err(invalid("a frame that is too long")),
+    }
 }
 
 fn invalid(what: &'static str) -> io::Error {

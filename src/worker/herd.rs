@@ -30,7 +30,8 @@ pub struct Herd {
     worker: u16,
     /// Numbers the claims.
     tickets: Cell<u64>,
-    asked: RefCell<HashMap<Key, Rc<Asked>, ahash::RandomState>>,
+    /// By key and version: what is asked for after a purge, an invalidation or a death is another herd.
+    asked: RefCell<HashMap<(Key, Version), Rc<Asked>, ahash::RandomState>>,
     /// Hashes of keys whose responses were not shared, each at a place that it chooses; a newer one takes the place.
     unshared: Box<[Cell<u64>]>,
 }
@@ -46,8 +47,6 @@ pub enum Place {
 
 /// A question to an origin server, while the answer is not in the store.
 pub struct Asked {
-    /// Of the key, before it was asked: what was changed since is another question.
-    version: Version,
     stage: RefCell<Stage>,
     changed: Notify,
     waiting: Cell<u32>,
@@ -124,7 +123,8 @@ impl Role {
 /// Who leads says what comes of it; dropped, nothing has.
 pub struct Lead {
     herd: Rc<Herd>,
-    key: Key,
+    /// Its key, and the version of what was stored under it.
+    place: (Key, Version),
     asked: Rc<Asked>,
 }
 
@@ -145,8 +145,8 @@ impl Herd {
     /// A request for `key` at this version is about to be sent; whether its answer may be one for others.
     pub fn enter(self: &Rc<Herd>, key: &Key, version: Version, may_lead: bool) -> Place {
         let mut asked = self.asked.borrow_mut();
-        // What was purged or invalidated after it was asked for is no answer to whoever comes later: that is another herd.
-        if let Some(asked) = asked.get(key).filter(|asked| asked.version == version) {
+        let place = (key.clone(), version);
+        if let Some(asked) = asked.get(&place) {
             return match asked.waiting.get() < MOST_WAITING {
                 true => Place::Behind(self.wait(asked)),
                 false => Place::Alone,
@@ -156,7 +156,6 @@ impl Herd {
             return Place::Alone;
         }
         let lead = Rc::new(Asked {
-            version,
             stage: RefCell::new(Stage::Asking),
             changed: Notify::new(),
             waiting: Cell::new(0),
@@ -165,10 +164,10 @@ impl Herd {
             call: Notify::new(),
             claim: RefCell::new(None),
         });
-        asked.insert(key.clone(), lead.clone());
+        asked.insert(place.clone(), lead.clone());
         Place::Lead(Lead {
             herd: self.clone(),
-            key: key.clone(),
+            place,
             asked: lead,
         })
     }
@@ -176,9 +175,8 @@ impl Herd {
     /// For a request in another worker: what this worker asks for, by its own claim.
     pub fn follow(&self, key: &Key, version: Version, only_answered: bool) -> Option<Waiting> {
         let asked = self.asked.borrow();
-        let asked = asked.get(key).filter(|asked| {
-            asked.version == version
-                && asked.claim.borrow().is_some()
+        let asked = asked.get(&(key.clone(), version)).filter(|asked| {
+            asked.claim.borrow().is_some()
                 && asked.waiting.get() < MOST_WAITING
                 && (asked.answered.get() || !only_answered)
         });
@@ -199,9 +197,11 @@ impl Herd {
     }
 
     /// Whether an answer for `key` is on its way, and not only asked for.
-    pub fn is_answered(&self, key: &Key) -> bool {
+    pub fn is_answered(&self, key: &Key, version: Version) -> bool {
         let asked = self.asked.borrow();
-        asked.get(key).is_some_and(|asked| asked.answered.get())
+        asked
+            .get(&(key.clone(), version))
+            .is_some_and(|asked| asked.answered.get())
     }
 
     /// Whether another worker has the claim.
@@ -265,9 +265,9 @@ impl Lead {
     fn new_claim(&self) -> Claim {
         let herd = &self.herd;
         herd.tickets.set(herd.tickets.get().wrapping_add(1));
-        let hash = key::hash(self.key.as_bytes());
+        let hash = key::hash(self.place.0.as_bytes());
         let ticket = herd.tickets.get();
-        Claim::new(hash, self.asked.version, herd.worker, ticket)
+        Claim::new(hash, self.place.1, herd.worker, ticket)
     }
 
     fn holds(&self, claim: Claim) {
@@ -308,46 +308,55 @@ impl Lead {
         self.asked.turn(Stage::Arriving(object));
     }
 
-    /// What comes cannot be shared any more: who waits goes on at once, and nobody waits from now on.
-    pub fn give_up(&self) {
-        self.leave();
+    /// Who waits goes on at once, and nobody waits from now on; the claim stays, so that other workers know of it.
+    pub fn release(&self) {
+        self.leave_here();
         self.asked.turn(Stage::Over(Outcome::NotKept));
+    }
+
+    fn leave_here(&self) {
+        let mut asked = self.herd.asked.borrow_mut();
+        if asked
+            .get(&self.place)
+            .is_some_and(|own| Rc::ptr_eq(own, &self.asked))
+        {
+            asked.remove(&self.place);
+        }
     }
 
     /// Makes room for another one who asks.
     fn leave(&self) {
         self.asked.claim.take();
-        let mut asked = self.herd.asked.borrow_mut();
-        if asked
-            .get(&self.key)
-            .is_some_and(|own| Rc::ptr_eq(own, &self.asked))
-        {
-            asked.remove(&self.key);
-        }
+        self.leave_here();
     }
 
-    /// The question is settled; whoever comes from now on asks the store, or anew.
-    pub fn settle(self, outcome: Outcome) {
+    fn is_over(&self) -> bool {
+        matches!(*self.asked.stage.borrow(), Stage::Over(_))
+    }
+
+    /// The question is settled; whoever comes from now on asks the store, or anew. Only the first word counts.
+    pub fn settle(&self, outcome: Outcome) {
+        if self.is_over() {
+            return;
+        }
         match outcome {
-            Outcome::Unshared => self.herd.remember(&self.key, true),
+            Outcome::Unshared => self.herd.remember(&self.place.0, true),
             Outcome::Stored => {
-                let hash = key::hash(self.key.as_bytes());
+                let hash = key::hash(self.place.0.as_bytes());
                 self.herd.region.inflight().has_stored(hash);
-                self.herd.remember(&self.key, false);
+                self.herd.remember(&self.place.0, false);
             }
             Outcome::NotKept | Outcome::Failed | Outcome::Unreachable(_) | Outcome::Error(_) => {}
         }
         self.asked.turn(Stage::Over(outcome));
+        self.leave();
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
+        self.settle(Outcome::Failed);
         self.leave();
-        let is_over = matches!(*self.asked.stage.borrow(), Stage::Over(_));
-        if !is_over {
-            self.asked.turn(Stage::Over(Outcome::Failed));
-        }
     }
 }
 
@@ -448,7 +457,7 @@ mod tests {
         let (herd, key) = (herd(), Key::from(&b"http://a/"[..]));
         let first = lead(&herd, &key);
         let waiting = behind(&herd, &key);
-        first.give_up();
+        first.settle(Outcome::NotKept);
         assert_eq!(run(waiting.told()).unwrap_err(), Outcome::NotKept);
         let second = lead(&herd, &key);
         drop(first);

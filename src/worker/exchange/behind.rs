@@ -142,7 +142,7 @@ async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch, l
         match record::record(&context, &fetch, reply).await {
             Recorded::AskAgain(plan) => fetch.plan = plan,
             Recorded::Refreshed(_, reply) => {
-                settle(lead, Outcome::Stored);
+                lead.iter().for_each(|lead| lead.settle(Outcome::Stored));
                 return finish::keep_origin(&context, reply, body.is_sent());
             }
             Recorded::Reply(mut reply, recording) => {
@@ -152,13 +152,14 @@ async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch, l
                     .expected()
                     .is_none_or(|length| length > MOST_WAITED_FOR)
                 {
-                    lead.iter().for_each(Lead::give_up);
+                    lead.iter().for_each(Lead::release);
                 }
                 let always = || true;
                 match absorb(&context, &mut reply, decoder, &mut recording, always).await {
                     Came::Whole => {
                         recording.finish(&context).await;
-                        settle(lead, share::outcome(&recording, &End::Whole));
+                        let outcome = share::outcome(&recording, &End::Whole);
+                        lead.iter().for_each(|lead| lead.settle(outcome));
                         finish::keep_origin(&context, reply, body.is_sent());
                     }
                     Came::Unwanted | Came::Broken => recording.cut(&context).await,
@@ -166,11 +167,5 @@ async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch, l
                 return;
             }
         }
-    }
-}
-
-fn settle(lead: Option<Lead>, outcome: Outcome) {
-    if let Some(lead) = lead {
-        lead.settle(outcome);
     }
 }

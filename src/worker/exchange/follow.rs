@@ -40,6 +40,8 @@ pub enum Followed {
     Told(Outcome),
     /// It is not there, or does not know of it.
     Unknown(Lead),
+    /// This worker could not turn to it, which says nothing of that one.
+    NotAsked(Lead),
 }
 
 /// The head, as it comes from the other worker.
@@ -63,7 +65,7 @@ pub async fn follow(session: &Session, fetch: &Fetch, claim: Claim, lead: Lead) 
         Ok(Ok(None)) => return Followed::Unknown(lead),
         Ok(Err(error)) => {
             log::debug!("worker {worker} cannot be followed: {error}");
-            return Followed::Unknown(lead);
+            return Followed::NotAsked(lead);
         }
         // Nobody waits a second time for one that is so slow.
         Err(_) => {
@@ -115,13 +117,23 @@ enum Answer {
     Over(Outcome),
 }
 
-/// None: the stream ended without a word, or with the one that says it is not known there.
+/// None: it is not known there, or the stream ended: the worker has died. Error: this one could not turn to it at all.
 async fn ask(
     context: &Context,
     worker: u16,
     question: &Question,
 ) -> io::Result<Option<(Frames, Answer)>> {
     let mut frames = peers::call(context, worker).await?;
+    match answer(&mut frames, question).await {
+        Ok(answer) => Ok(answer.map(|answer| (frames, answer))),
+        Err(error) => {
+            log::debug!("worker {worker} does not answer: {error}");
+            Ok(None)
+        }
+    }
+}
+
+async fn answer(frames: &mut Frames, question: &Question) -> io::Result<Option<Answer>> {
     frames.send(wants::FOLLOW, &question.encoded()).await?;
     let Some(frame) = frames.next().await? else {
         return Ok(None);
@@ -132,8 +144,7 @@ async fn ask(
         lend::HEAD => arriving(&frame.content).map(|it| Answer::Arriving(Box::new(it))),
         _ => None,
     };
-    let answer = answer.ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Some((frames, answer)))
+    answer.map(Some).ok_or(io::ErrorKind::InvalidData.into())
 }
 
 fn arriving(content: &[u8]) -> Option<Arriving> {
@@ -256,7 +267,6 @@ impl Follower {
         if !part::may_resume(&self.stored) {
             return None;
         }
-        // What another process was writing may have gone with it; what has come until now is in that file.
         let mut is_ours = self.lead.has_claim() || self.lead.take_over(self.claim);
         for _ in 0..MOST_TURNS {
             if !is_ours {
@@ -278,7 +288,10 @@ impl Follower {
 
     async fn rest(&mut self) -> Option<Box<Reply>> {
         let (from, length) = (self.growing.length(), self.growing.expected);
-        let resumed = self.again.resume(&self.context, &self.stored, from, length);
+        let recording = &mut self.recording;
+        let resumed = self
+            .again
+            .resume(&self.context, &self.stored, from, length, recording);
         let reply = resumed.await?;
         self.context.count(Counter::HerdTakenOver, 1);
         Some(reply)

@@ -19,7 +19,7 @@ use crate::http::conditional;
 use crate::http::head::{Method, Version};
 use crate::http::headers::Headers;
 use crate::http::page::Answer;
-use crate::shared::{Claimed, Counter};
+use crate::shared::{Claim, Claimed, Counter};
 use crate::store::{Body, Object};
 use crate::sys::clock;
 use crate::worker::context::Context;
@@ -61,22 +61,7 @@ pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
             Step::Enter => enter(context, fetch, &mut held),
             Step::Wait => wait(context, &mut held).await,
             Step::Claim => claim(context, fetch, &mut held),
-            Step::Follow(claim) => match held.lead.take() {
-                None => Heard::Alone { is_late: false },
-                Some(lead) => match follow::follow(session, fetch, claim, lead).await {
-                    Followed::Arrives(object) => {
-                        held.object = Some(object);
-                        Heard::Arrives
-                    }
-                    Followed::Told(outcome) => Heard::Told(outcome),
-                    // Whoever waits behind it begins anew.
-                    Followed::Unknown(_) if is_range(fetch) => Heard::Alone { is_late: true },
-                    Followed::Unknown(lead) => {
-                        held.lead = Some(lead);
-                        Heard::Unknown(claim)
-                    }
-                },
-            },
+            Step::Follow(claim) => turn_to(session, fetch, claim, &mut held).await,
             Step::TakeOver(claim) => {
                 match held.lead.as_ref().is_some_and(|lead| lead.take_over(claim)) {
                     true => Heard::TookOver,
@@ -121,6 +106,33 @@ pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
             return Joined::Serve(hit);
         }
         step = course.next(heard);
+    }
+}
+
+/// Turns to the worker that has the claim.
+async fn turn_to(session: &Session, fetch: &Fetch, claim: Claim, held: &mut Held) -> Heard {
+    let Some(lead) = held.lead.take() else {
+        return Heard::Alone { is_late: false };
+    };
+    match follow::follow(session, fetch, claim, lead).await {
+        Followed::Arrives(object) => {
+            held.object = Some(object);
+            Heard::Arrives
+        }
+        Followed::Told(outcome) => Heard::Told(outcome),
+        // Whoever waits behind it begins anew.
+        Followed::Unknown(_) | Followed::NotAsked(_) if is_range(fetch) => {
+            Heard::Alone { is_late: true }
+        }
+        Followed::Unknown(lead) => {
+            held.lead = Some(lead);
+            Heard::Unknown(claim)
+        }
+        // As if there were no place for a claim.
+        Followed::NotAsked(lead) => {
+            held.lead = Some(lead);
+            Heard::Claimed { is_late: true }
+        }
     }
 }
 
@@ -218,7 +230,7 @@ fn place(context: &Context, fetch: &Fetch) -> Place {
     let leads = match is_range(fetch) {
         false => is_for_all(&request.headers, plan.stale.is_some()),
         // It never leads, but perhaps it finds what it wants in another worker.
-        true if !context.herd.is_answered(key) => {
+        true if !context.herd.is_answered(key, plan.version) => {
             if !context.herd.is_asked_elsewhere(key, plan.version) {
                 return Place::Alone;
             }

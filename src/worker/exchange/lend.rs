@@ -21,7 +21,7 @@ use crate::cache::{Key, Stored};
 use crate::http::Headers;
 use crate::http::page::AnswerReason;
 use crate::shared::Version;
-use crate::store::disk::format::{self, Content, Head, Kept as KeptHead};
+use crate::store::disk::format::{Content, Head};
 use crate::store::{Body, Find, Growing, Object, Read, Store};
 use crate::wire::{Frame, Frames};
 use crate::worker::context::Context;
@@ -226,19 +226,7 @@ async fn send_head(
 ) -> io::Result<()> {
     let mut out = ahead.to_le_bytes().to_vec();
     out.extend_from_slice(&expected.unwrap_or(u64::MAX).to_le_bytes());
-    let mut stored = object.stored.clone();
-    stored.body_len = 0;
-    let head = Head {
-        key: Vec::new(),
-        generation: 0,
-        content: Content::Object(Box::new(KeptHead::new(
-            stored,
-            None,
-            format::Body::Inline,
-            Vec::new(),
-        ))),
-    };
-    head.encode(&mut out);
+    Head::without_body(&[], object.stored.clone()).encode(&mut out);
     frames.send(HEAD, &out).await
 }
 

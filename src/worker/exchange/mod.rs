@@ -312,11 +312,7 @@ async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
 }
 
 async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Next {
-    let settle = |lead: Option<Lead>, outcome| {
-        if let Some(lead) = lead {
-            lead.settle(outcome);
-        }
-    };
+    let settle = |outcome| lead.iter().for_each(|lead| lead.settle(outcome));
     if fetch.plan.status.forwarded == Some(Forwarded::VaryMiss) {
         lookup::offer(&session.context, &fetch.request.head, &mut fetch.plan).await;
     }
@@ -324,11 +320,11 @@ async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Nex
     let reply = match fetch::fetch(&mut fetch::Asker::of(session), &fetch, &mut body).await {
         Ok(fetch::Fetched::Reply(reply)) => reply,
         Ok(fetch::Fetched::Switched(reply)) => {
-            settle(lead, Outcome::Unshared);
+            settle(Outcome::Unshared);
             return tunnel::switched(session, &fetch, reply).await;
         }
         Err(fetch::Trouble::Upstream(error)) => {
-            settle(lead, Outcome::Unreachable(answer::of_upstream(&error)));
+            settle(Outcome::Unreachable(answer::of_upstream(&error)));
             return match lookup::instead(&session.context, &fetch, Failure::Unreachable) {
                 Some(hit) if body.is_read() => serve_instead(session, fetch, hit).await,
                 _ => answer::trouble(session, &fetch, &body, error.into()),
@@ -338,12 +334,12 @@ async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Nex
     };
     let failure = Failure::Status(reply.head.status);
     if let Some(hit) = lookup::instead(&session.context, &fetch, failure) {
-        settle(lead, Outcome::Error(reply.head.status));
+        settle(Outcome::Error(reply.head.status));
         return serve_instead(session, fetch, hit).await;
     }
     match record::record(&session.context, &fetch, reply).await {
         record::Recorded::Refreshed(hit, reply) => {
-            settle(lead, Outcome::Stored);
+            settle(Outcome::Stored);
             finish::keep_origin(&session.context, reply, body.is_sent());
             let Fetch {
                 request, uri, to, ..

@@ -11,6 +11,7 @@ use super::deliver::{COPIED, End, client_end};
 use super::fetch::Prefix;
 use super::recording::Recording;
 use super::request_body::gone;
+use super::share;
 use crate::http::body::{Decoder, Encoder};
 use crate::http::framing::Framing;
 use crate::store::{Growing, Read};
@@ -18,7 +19,7 @@ use crate::sys::files::{self, Access};
 use crate::upstream::client::Link;
 use crate::wire::{Pace, Stream, buffers};
 use crate::worker::context::Context;
-use crate::worker::herd::Lead;
+use crate::worker::herd::{Lead, Outcome};
 
 /// Octets read from the file of a growing body at once.
 const FROM_FILE: u64 = 256 << 10;
@@ -123,11 +124,14 @@ impl<'a> Relay<'a> {
                 if !recording.is_shareable()
                     && let Some(lead) = self.lead.take()
                 {
-                    lead.give_up();
+                    lead.settle(Outcome::NotKept);
                 }
                 if step.done {
-                    // Visible to everybody before the last octet leaves.
+                    // Visible to everybody before the last octet leaves; and who has come to wait does not wait for this client.
                     recording.finish(self.context).await;
+                    if let Some(lead) = self.lead.take() {
+                        lead.settle(share::outcome(recording, &End::Whole));
+                    }
                 }
                 let content = link.inbox.octets().get(step.data).unwrap_or_default();
                 self.payload(content, recording.is_shareable()).await?;

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use super::behind;
 use super::fetch::{self, Asker, Fetched, Reply};
+use super::recording::Recording;
 use super::request_body::RequestBody;
 use super::{Fetch, Request};
-use crate::cache::{Part, Stored, part};
+use crate::cache::{CacheControl, Part, Stored, part};
 use crate::config::Mode;
 use crate::http::framing::Framing;
 use crate::store::Object;
@@ -63,13 +64,14 @@ impl Again {
         &self.fetch
     }
 
-    /// The rest of a response of that `length`, from the octet `from` on. None: there is no going on.
+    /// The rest of a response of that `length`, from the octet `from` on, for `recording`. None: there is no going on.
     pub async fn resume(
         &mut self,
         context: &Rc<Context>,
         stored: &Stored,
         from: u64,
         length: Option<u64>,
+        recording: &mut Recording,
     ) -> Option<Box<Reply>> {
         let length = length.filter(|length| from < *length && part::may_resume(stored))?;
         // What comes to nothing twice at one place will do so again.
@@ -100,6 +102,10 @@ impl Again {
                 return None;
             }
         };
+        // What says so now is not kept, whatever its beginning said.
+        if CacheControl::of(&reply.head.headers).no_store {
+            recording.keep_no_more();
+        }
         part::resumes(stored, from, length, &reply.head).then_some(reply)
     }
 }

@@ -12,7 +12,7 @@ use super::fetch::Reply;
 use super::finish;
 use super::recording::Recording;
 use super::resume::Again;
-use crate::cache::{CacheControl, Stored};
+use crate::cache::Stored;
 use crate::config::Cache;
 use crate::http::body::Decoder;
 use crate::store::{Growing, Object};
@@ -91,13 +91,9 @@ impl Sharing {
             if came != Came::Broken {
                 break came;
             }
-            let Some(rest) = self.rest().await else {
+            let Some(rest) = self.rest(&mut recording).await else {
                 break came;
             };
-            // What says so now is not kept, whatever its beginning said.
-            if CacheControl::of(&rest.head.headers).no_store {
-                recording.keep_no_more();
-            }
             decoder = Decoder::new(rest.framing);
             reply = rest;
         };
@@ -133,10 +129,13 @@ impl Sharing {
     }
 
     /// What is missing, from the origin server once more.
-    async fn rest(&mut self) -> Option<Box<Reply>> {
+    async fn rest(&mut self, recording: &mut Recording) -> Option<Box<Reply>> {
         let stored = self.stored.as_ref()?;
         let (from, length) = (self.growing.length(), self.growing.expected);
-        self.again.resume(&self.context, stored, from, length).await
+        let resumed = self
+            .again
+            .resume(&self.context, stored, from, length, recording);
+        resumed.await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Many requests for a few keys go their `Course` at once, over several workers that die at any step: a seeded world
 //! without sockets, in which one thing happens at a time and chance says which.
 //!
-//! The claims are the real table, the herd of a worker is a small model of the real one. What must hold: every request
+//! The claims are the real table, the herd of a worker is a small model of the real one; there is one version, and no body. What must hold: every request
 //! whose worker lives comes to an end; nobody asks while another one's answer arrives or could be waited for, but for those
 //! that failures, deaths and answers for one client alone explain; and a world without trouble asks once a key.
 
