@@ -466,6 +466,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_after_a_change_leaves_the_herd_before_it_alone() {
+        let (herd, key) = (herd(), Key::from(&b"http://a/"[..]));
+        let later = Version::default().next();
+        let first = lead(&herd, &key);
+        assert_eq!(first.claim(), Claimed::Ours);
+        let Place::Lead(second) = herd.enter(&key, later, true) else {
+            panic!("it waits for what is of before");
+        };
+        assert_eq!(second.claim(), Claimed::Ours);
+        assert!(herd.follow(&key, Version::default(), false).is_some());
+        drop(first);
+        assert!(herd.follow(&key, Version::default(), false).is_none());
+        assert!(herd.follow(&key, later, false).is_some());
+    }
+
+    #[test]
+    fn who_is_released_does_not_wait_and_other_workers_know_of_the_claim() {
+        let (herd, key) = (herd(), Key::from(&b"http://a/"[..]));
+        let first = lead(&herd, &key);
+        first.claim();
+        let waiting = behind(&herd, &key);
+        first.release();
+        assert_eq!(run(waiting.told()).unwrap_err(), Outcome::NotKept);
+        assert!(herd.follow(&key, Version::default(), false).is_none());
+        let other = Rc::new(Herd::new(herd.region.clone(), 0));
+        let elsewhere = lead(&other, &key);
+        assert!(matches!(elsewhere.claim(), Claimed::Theirs(_)));
+        drop(first);
+        assert_eq!(elsewhere.claim(), Claimed::Ours);
+    }
+
+    #[test]
     fn a_leader_that_is_gone_has_failed() {
         let (herd, key) = (herd(), Key::from(&b"http://a/"[..]));
         let first = lead(&herd, &key);

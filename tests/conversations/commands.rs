@@ -1,25 +1,19 @@
 //! `baton cache`: against a running instance and against a directory at rest.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::baton::BATON;
 use crate::support::origin::ok;
-use crate::support::{Baton, Origin, eventually};
+use crate::support::{Baton, Ended, Origin, eventually};
 
 const FRESH: &str = "Cache-Control: max-age=600\r\n";
 
 /// A cache directory that outlives the instances that use it.
 struct Directory {
     temporary: tempfile::TempDir,
-}
-
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
 }
 
 impl Directory {
@@ -75,16 +69,7 @@ fn cache(arguments: &[&str]) -> Ended {
 }
 
 fn run(arguments: &[&str]) -> Ended {
-    let output = Command::new(BATON)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    Ended {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ended::of(Command::new(BATON).args(arguments))
 }
 
 /// 400,000 octets below `/large`, five elsewhere; by language below `/vary`.

@@ -6,25 +6,12 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::support::origin::{Request, ok};
+use crate::support::sharing::{FRESH, HALF, STORES, asked, head_of, in_front_of, large};
 use crate::support::{Baton, Client, Gate, Origin, eventually};
-
-const FRESH: &str = "Cache-Control: max-age=60\r\nETag: \"a\"\r\n";
-const STORES: [&str; 2] = ["memory", "dir"];
-const HALF: usize = 1_400_000;
-
-fn large() -> Vec<u8> {
-    (0..3_000_000_u32).map(|n| (n / 7) as u8).collect()
-}
 
 /// One worker in front of `origin`, with a store of either kind.
 fn reverse(origin: &Origin, store: &str) -> (Baton, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = match store {
-        "dir" => format!("dir:{}", directory.path().join("cache").display()),
-        store => store.to_owned(),
-    };
-    let flags = ["--workers", "1", "--cache", &store];
-    (Baton::reverse(origin.address(), &flags), directory)
+    in_front_of(origin, store, 1, &[])
 }
 
 /// Sends half of `large`, then the rest when the gate opens; `/chunked` in chunks, of `/cut` no more than the half.
@@ -63,30 +50,6 @@ fn halves(request: &Request, stream: &mut TcpStream, gate: &Gate) -> bool {
 fn origin_of_halves(gate: &Gate) -> Origin {
     let gate = gate.clone();
     Origin::conversing(move |request, stream| halves(request, stream, &gate))
-}
-
-/// Clients that have asked, one after the other.
-fn asked(baton: &Baton, count: usize, path: &str, fields: &str) -> Vec<Client> {
-    let ask = |_| {
-        let mut client = baton.client();
-        client.send(format!(
-            "GET {path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"
-        ));
-        client
-    };
-    (0..count).map(ask).collect()
-}
-
-fn head_of(client: &mut Client) -> String {
-    let mut head = String::new();
-    loop {
-        let line = client.line().unwrap();
-        if line.is_empty() {
-            return head;
-        }
-        head += &line;
-        head += "\n";
-    }
 }
 
 #[test]

@@ -5,33 +5,15 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use crate::support::origin::{Request, answer, ok};
+use crate::support::sharing::{FRESH, HALF, STORES, asked, head_of, in_front_of, large};
 use crate::support::{Baton, Client, Gate, Origin, eventually};
 
-const FRESH: &str = "Cache-Control: max-age=60\r\nETag: \"a\"\r\n";
-const STORES: [&str; 2] = ["memory", "dir"];
-const HALF: usize = 1_400_000;
 const CLIENTS: usize = 60;
-
-fn large() -> Vec<u8> {
-    (0..3_000_000_u32).map(|n| (n / 7) as u8).collect()
-}
 
 /// Four workers in front of `origin`, with a store of either kind.
 fn reverse(origin: &Origin, store: &str) -> (Baton, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = match store {
-        "dir" => format!("dir:{}", directory.path().join("cache").display()),
-        store => store.to_owned(),
-    };
-    let flags = [
-        "--workers",
-        "4",
-        "--cache",
-        &store,
-        "--set",
-        "access.purge=[\"127.0.0.1\"]",
-    ];
-    (Baton::reverse(origin.address(), &flags), directory)
+    let purge = "access.purge=[\"127.0.0.1\"]";
+    in_front_of(origin, store, 4, &["--set", purge])
 }
 
 /// Half of `large`, then the rest when the gate opens.
@@ -46,28 +28,6 @@ fn halves(stream: &mut TcpStream, fields: &str, gate: &Gate) -> bool {
         .and_then(|()| stream.write_all(&body[..HALF]));
     gate.wait();
     sent.and_then(|()| stream.write_all(&body[HALF..])).is_ok()
-}
-
-fn asked(baton: &Baton, count: usize, path: &str, fields: &str) -> Vec<Client> {
-    let ask = |_| {
-        let mut client = baton.client();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
-        client.send(request);
-        client
-    };
-    (0..count).map(ask).collect()
-}
-
-fn head_of(client: &mut Client) -> String {
-    let mut head = String::new();
-    loop {
-        let line = client.line().unwrap();
-        if line.is_empty() {
-            return head;
-        }
-        head += &line;
-        head += "\n";
-    }
 }
 
 /// Which workers have written the lines.

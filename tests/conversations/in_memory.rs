@@ -3,23 +3,17 @@
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::baton::{BATON, has_ended};
 use crate::support::origin::ok;
-use crate::support::{Baton, Origin, eventually};
+use crate::support::{Baton, Ended, Origin, eventually};
 
 /// Where instances are found, for all of a test.
 struct Runtime {
     temporary: tempfile::TempDir,
-}
-
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
 }
 
 impl Runtime {
@@ -60,20 +54,14 @@ impl Runtime {
     }
 
     fn run(&self, arguments: &[&str]) -> Ended {
-        let output = Command::new(BATON)
-            .args(arguments)
-            .env("XDG_RUNTIME_DIR", self.path())
-            .env("XDG_CACHE_HOME", self.path().join("cache"))
-            .env_remove("CACHE_DIRECTORY")
-            .env_remove("RUNTIME_DIRECTORY")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        Ended {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Ended::of(
+            Command::new(BATON)
+                .args(arguments)
+                .env("XDG_RUNTIME_DIR", self.path())
+                .env("XDG_CACHE_HOME", self.path().join("cache"))
+                .env_remove("CACHE_DIRECTORY")
+                .env_remove("RUNTIME_DIRECTORY"),
+        )
     }
 
     /// What it printed with `--json`: a value a line.

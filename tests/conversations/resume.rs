@@ -2,24 +2,14 @@
 
 use std::io::Write;
 
+use crate::support::sharing::{STORES, asked, head_of, in_front_of};
 use crate::support::{Baton, Client, Gate, Origin, eventually};
 
-const STORES: [&str; 2] = ["memory", "dir"];
 const LENGTH: usize = 1_000_000;
 const FIRST: usize = 600_000;
 
 fn body() -> Vec<u8> {
     (0..LENGTH as u32).map(|n| (n / 5) as u8).collect()
-}
-
-fn reverse(origin: &Origin, store: &str, flags: &[&str]) -> (Baton, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = match store {
-        "dir" => format!("dir:{}", directory.path().join("cache").display()),
-        store => store.to_owned(),
-    };
-    let flags = [&["--workers", "1", "--cache", &store], flags].concat();
-    (Baton::reverse(origin.address(), &flags), directory)
 }
 
 /// Answers with the first octets, and breaks off when the gate opens; a range with what `rest` makes of the octets.
@@ -54,12 +44,9 @@ fn the_rest(body: &[u8]) -> Vec<u8> {
 
 /// Clients that have got all that has come.
 fn reading(baton: &Baton, count: usize) -> Vec<Client> {
-    let mut clients: Vec<Client> = (0..count).map(|_| baton.client()).collect();
+    let mut clients = asked(baton, count, "/", "");
     for client in &mut clients {
-        client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
-    }
-    for client in &mut clients {
-        while !client.line().unwrap().is_empty() {}
+        head_of(client);
         assert!(client.exactly(FIRST).unwrap() == body()[..FIRST]);
     }
     clients
@@ -70,7 +57,7 @@ fn all_get_the_rest_by_one_more_request() {
     for store in STORES {
         let gate = Gate::new();
         let origin = breaking_origin(&gate, "ETag: \"a\"\r\n", the_rest);
-        let (baton, _directory) = reverse(&origin, store, &[]);
+        let (baton, _directory) = in_front_of(&origin, store, 1, &[]);
         let mut clients = reading(&baton, 5);
         gate.open();
         for client in &mut clients {
@@ -105,7 +92,7 @@ fn what_is_not_the_rest_for_certain_is_not_put_behind() {
         for store in STORES {
             let gate = Gate::new();
             let origin = breaking_origin(&gate, tag, rest);
-            let (baton, _directory) = reverse(&origin, store, &[]);
+            let (baton, _directory) = in_front_of(&origin, store, 1, &[]);
             let mut clients = reading(&baton, 3);
             gate.open();
             for client in &mut clients {
@@ -139,7 +126,7 @@ fn what_its_clients_have_left_is_fetched_to_the_end_where_little_is_missing() {
                     stream.write_all(&body[FIRST..]).is_ok()
                 }
             });
-            let (baton, _directory) = reverse(&origin, "dir", flags);
+            let (baton, _directory) = in_front_of(&origin, "dir", 1, flags);
             let left = reading(&baton, clients);
             left.into_iter().for_each(Client::reset);
             // The proxy has seen them go.

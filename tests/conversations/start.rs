@@ -7,13 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::baton::BATON;
 use crate::support::origin::ok;
-use crate::support::{Baton, Client, DEADLINE, Origin, eventually};
-
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
+use crate::support::{Baton, Client, DEADLINE, Ended, Origin, eventually};
 
 /// A command that ends by itself.
 fn run(arguments: &[&str]) -> Ended {
@@ -21,18 +15,12 @@ fn run(arguments: &[&str]) -> Ended {
 }
 
 fn run_in(directory: &Path, arguments: &[&str]) -> Ended {
-    let output = Command::new(BATON)
-        .args(arguments)
-        .current_dir(directory)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    Ended {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ended::of(
+        Command::new(BATON)
+            .args(arguments)
+            .current_dir(directory)
+            .env_remove("RUST_LOG"),
+    )
 }
 
 #[test]

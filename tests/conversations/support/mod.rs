@@ -2,13 +2,16 @@
 
 pub mod baton;
 pub mod client;
+pub mod ended;
 pub mod gate;
 pub mod origin;
+pub mod sharing;
 
 use std::time::{Duration, Instant};
 
 pub use baton::Baton;
 pub use client::{Client, Response};
+pub use ended::Ended;
 pub use gate::Gate;
 pub use origin::{Origin, Request};
 
