@@ -23,7 +23,7 @@ use crate::http::Headers;
 pub use crate::shared::Version;
 pub use body::{Body, BodyFile};
 pub use disk::{Disk, OnDisk};
-pub use growing::{Growing, InFile, Read, SoFar};
+pub use growing::{Growing, InFile, Read, Reader, SoFar};
 pub use hot::Hot;
 pub use tiered::Tiered;
 

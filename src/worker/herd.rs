@@ -55,6 +55,8 @@ pub struct Asked {
     /// Somebody waits: the response is to be shared from now on.
     wanted: Cell<bool>,
     call: Notify,
+    /// One who waited has left.
+    left: Notify,
     /// The word of this worker that it asks for the key; none: another worker does, or may.
     claim: RefCell<Option<Held>>,
 }
@@ -162,6 +164,7 @@ impl Herd {
             answered: Cell::new(false),
             wanted: Cell::new(false),
             call: Notify::new(),
+            left: Notify::new(),
             claim: RefCell::new(None),
         });
         asked.insert(place.clone(), lead.clone());
@@ -262,6 +265,11 @@ impl Lead {
         self.asked.claim.borrow().is_some()
     }
 
+    /// What was stored under its key when it was asked for.
+    pub fn version(&self) -> Version {
+        self.place.1
+    }
+
     fn new_claim(&self) -> Claim {
         let herd = &self.herd;
         herd.tickets.set(herd.tickets.get().wrapping_add(1));
@@ -301,6 +309,13 @@ impl Lead {
             Stage::Asking | Stage::Over(_) => false,
         };
         is_read || self.asked.waiting.get() > 0
+    }
+
+    /// Waits until nobody waits for what comes, nor reads it.
+    pub async fn forsaken(&self) {
+        while self.is_followed() {
+            self.asked.left.notified().await;
+        }
     }
 
     /// What comes may be read by all.
@@ -401,6 +416,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
+        self.0.left.notify_one();
     }
 }
 

@@ -160,6 +160,77 @@ fn one_revalidation_for_all_workers() {
 }
 
 #[test]
+fn what_one_worker_has_revalidated_the_others_keep() {
+    let gate = Gate::new();
+    let origin = Origin::start({
+        let (gate, first) = (gate.clone(), std::sync::atomic::AtomicBool::new(true));
+        move |request: &Request| match request.field("if-none-match") {
+            None if first.swap(false, std::sync::atomic::Ordering::SeqCst) => {
+                ok("Cache-Control: max-age=0\r\nETag: \"a\"\r\n", "old")
+            }
+            None => ok(FRESH, "old"),
+            Some(_) => {
+                gate.wait();
+                answer("304 Not Modified", FRESH, "")
+            }
+        }
+    });
+    let (baton, _directory) = reverse(&origin, "memory");
+    baton.client().get("/");
+    let mut clients = asked(&baton, CLIENTS, "/", "");
+    eventually("the origin server is asked", || {
+        (origin.count("/") >= 2).then_some(())
+    });
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "old");
+    }
+    let asked_before = origin.count("/");
+    for client in &mut asked(&baton, CLIENTS, "/", "") {
+        assert_eq!(client.response().text(), "old");
+    }
+    let lines = baton.access_lines(1 + 2 * CLIENTS);
+    let is_before = |line: &String| {
+        let mut words = line.split(' ');
+        let number = words.find_map(|word| word.strip_prefix("connection="));
+        number.unwrap().parse::<usize>().unwrap() <= 1 + CLIENTS
+    };
+    let (before, after): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_before);
+    // Only who has not been there before has anything to ask.
+    let new = workers(&after).difference(&workers(&before)).count();
+    assert!(origin.count("/") - asked_before <= new);
+}
+
+#[test]
+fn a_leader_whose_client_leaves_before_the_head_asks_on_for_the_others() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let gate = gate.clone();
+            move |_, stream| {
+                gate.wait();
+                stream.write_all(&ok(FRESH, "for all")).is_ok()
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let leader = asked(&baton, 1, "/", "").remove(0);
+        eventually("the origin server is asked", || {
+            (origin.count("/") == 1).then_some(())
+        });
+        let mut others = asked(&baton, CLIENTS, "/", "");
+        // One of those who wait leaves as well, and its end is written down: the leader's has been seen by then.
+        leader.reset();
+        others.remove(0).reset();
+        baton.access_lines(1);
+        gate.open();
+        for client in &mut others {
+            assert_eq!(client.response().text(), "for all", "{store}");
+        }
+        assert_asked(&origin, 1, store);
+    }
+}
+
+#[test]
 fn the_next_client_of_any_worker_takes_over_from_an_origin_server_that_fails() {
     for store in STORES {
         let gate = Gate::new();

@@ -104,6 +104,50 @@ fn what_is_not_the_rest_for_certain_is_not_put_behind() {
 }
 
 #[test]
+fn what_is_kept_of_it_and_the_rest_come_for_all_by_one_request() {
+    for store in STORES {
+        let (broken, gate) = (Gate::new(), Gate::new());
+        let origin = Origin::conversing({
+            let (broken, gate, body) = (broken.clone(), gate.clone(), body());
+            move |request, stream| {
+                if request.field("range").is_some() {
+                    let rest = the_rest(&body);
+                    let (now, later) = rest.split_at(rest.len() - 100_000);
+                    let _ = stream.write_all(now);
+                    gate.wait();
+                    return stream.write_all(later).is_ok();
+                }
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nETag: \"a\"\r\nContent-Length: {LENGTH}\r\n\r\n"
+                );
+                let _ = stream.write_all(&[head.as_bytes(), &body[..FIRST]].concat());
+                broken.wait();
+                false
+            }
+        });
+        let (baton, _directory) = in_front_of(&origin, store, 1, &[]);
+        let mut first = reading(&baton, 1).remove(0);
+        broken.open();
+        assert!(first.exactly(1).is_err(), "{store}");
+        let there = LENGTH - 100_000;
+        let mut clients = asked(&baton, 5, "/", "");
+        for client in &mut clients {
+            head_of(client);
+            assert!(client.exactly(there).unwrap() == body()[..there], "{store}");
+        }
+        // Whoever leaves ends nothing for the others.
+        clients.remove(0).reset();
+        gate.open();
+        for client in &mut clients {
+            let rest = client.exactly(LENGTH - there).unwrap();
+            assert!(rest == body()[there..], "{store}");
+        }
+        assert!(baton.client().get("/").body == body(), "{store}");
+        assert_eq!(origin.requests().len(), 2, "{store}");
+    }
+}
+
+#[test]
 fn what_its_clients_have_left_is_fetched_to_the_end_where_little_is_missing() {
     for (flags, is_finished) in [
         (&[][..], false),

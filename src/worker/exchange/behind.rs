@@ -121,6 +121,7 @@ async fn run(context: Rc<Context>, mode: Mode, peer: IpAddr, mut fetch: Fetch, l
             mode,
             peer,
             stream: None,
+            lead: None,
             inbox: &mut Inbox::default(),
             outbox: &mut Vec::new(),
         };

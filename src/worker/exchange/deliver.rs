@@ -4,9 +4,9 @@
 
 use std::net::SocketAddr;
 
-use super::fetch::{self, Prefix, Reply, write_field};
+use super::fetch::{self, Reply, write_field};
 use super::recording::{Recording, write_told};
-use super::relay::{Onward, Relay};
+use super::relay::{Coming, Onward, Relay};
 use super::request_body::{Ends, RequestBody, Trouble};
 use super::resume::Again;
 use super::{Fetch, Request, answer, share};
@@ -94,8 +94,11 @@ pub async fn reply(
     lead: Option<Lead>,
 ) -> (Delivered, Source) {
     let request = &fetch.request;
-    let prefix = reply.prefix.take();
-    let framing = match &prefix {
+    let coming = Coming {
+        prefix: reply.prefix.take(),
+        decoder: Decoder::new(reply.framing),
+    };
+    let framing = match &coming.prefix {
         Some(prefix) => Framing::Length(prefix.complete),
         None => framing_for_client(request, reply.framing),
     };
@@ -115,11 +118,11 @@ pub async fn reply(
         // The death of this process must not look like the end of the response.
         session.stream.reset_on_death(true);
     }
-    // Where the rest of the request is still moving, or what is kept goes before, nobody else reads along.
-    let is_alone = prefix.is_some() || !body.is_read() || !body.is_sent();
+    // Where the rest of the request is still moving, nobody else reads along.
+    let is_alone = !body.is_read() || !body.is_sent();
     let lead = unless_alone(lead, is_alone);
-    let from = (&mut *reply, prefix, &mut recording);
-    let (end, mut onward, decoder) = relayed(session, from, framing, body, lead.as_ref()).await;
+    let from = (&mut *reply, coming, &mut recording);
+    let (end, mut onward, coming) = relayed(session, from, framing, body, lead.as_ref()).await;
     delivered.end = end;
     delivered.led = lead.as_ref().is_some_and(Lead::is_wanted);
     let lead = match lead {
@@ -127,7 +130,7 @@ pub async fn reply(
             let context = session.context.clone();
             let again = Again::of(session, fetch);
             let (source, reader) =
-                share::share(&context, lead, reply, decoder, recording, again).await;
+                share::share(&context, lead, reply, coming, recording, again).await;
             if matches!(delivered.end, End::Shared) {
                 let mut out = std::mem::take(&mut session.outbox);
                 let (stream, body) = (&session.stream, &reader.growing);
@@ -187,22 +190,23 @@ fn unless_alone(lead: Option<Lead>, is_alone: bool) -> Option<Lead> {
 /// Relays the body, and moves the rest of the request meanwhile. How it ended, and how far both sides have come.
 async fn relayed(
     session: &mut Session,
-    (reply, prefix, recording): (&mut Reply, Option<Prefix>, &mut Recording),
+    (reply, coming, recording): (&mut Reply, Coming, &mut Recording),
     framing: Framing,
     body: &mut RequestBody,
     lead: Option<&Lead>,
-) -> (End, Onward, Decoder) {
+) -> (End, Onward, Coming) {
     let context = session.context.clone();
     let mut out = std::mem::take(&mut session.outbox);
-    let (stream, from) = (&session.stream, reply.framing);
-    let mut relay = Relay::new(&context, stream, &mut out, from, framing, lead);
+    let stream = &session.stream;
+    let mut relay = Relay::new(&context, stream, &mut out, coming, framing, lead);
     let ends = Ends {
         client: Some(stream),
+        lead: None,
         inbox: &mut session.inbox,
         origin: reply.link.stream.clone(),
         config: &context.config,
     };
-    let run = relay.run(&mut reply.link, recording, prefix);
+    let run = relay.run(&mut reply.link, recording);
     let end = match body.beside(ends, None, run).await {
         Ok(end) => end.unwrap_or(End::ClientGone),
         Err(Trouble::Gone) => End::ClientGone,
@@ -211,9 +215,9 @@ async fn relayed(
             End::Request
         }
     };
-    let (onward, decoder) = relay.into_parts(&mut reply.link);
+    let (onward, coming) = relay.into_parts(&mut reply.link);
     session.outbox = out;
-    (end, onward, decoder)
+    (end, onward, coming)
 }
 
 pub fn take_outbox(session: &mut Session) -> Vec<u8> {

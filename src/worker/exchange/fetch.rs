@@ -7,6 +7,8 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::Fetch;
 use super::request_body::{self, Ends, RequestBody};
 use crate::cache::{self, Times};
@@ -24,6 +26,7 @@ use crate::upstream::client::Link;
 use crate::upstream::{self, dial};
 use crate::wire::{Inbox, Pace, Stream, buffers};
 use crate::worker::context::Context;
+use crate::worker::herd::Lead;
 use crate::worker::session::Session;
 
 /// The client's conditions, in whose place ours go when we revalidate.
@@ -37,6 +40,9 @@ const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-host", "x-forwarde
 /// Interim responses passed on for one request.
 const MOST_INTERIM: usize = 16;
 
+/// Octets of what is kept that are read at once.
+const PIECE: u64 = 256 << 10;
+
 /// For whom an origin server is asked.
 pub struct Asker<'a> {
     pub context: Rc<Context>,
@@ -44,17 +50,20 @@ pub struct Asker<'a> {
     pub peer: IpAddr,
     /// None: for nobody, but the store.
     pub stream: Option<&'a Stream>,
+    /// Who else waits for the answer.
+    pub lead: Option<&'a Lead>,
     pub inbox: &'a mut Inbox,
     pub outbox: &'a mut Vec<u8>,
 }
 
 impl Asker<'_> {
-    pub fn of(session: &mut Session) -> Asker<'_> {
+    pub fn of<'a>(session: &'a mut Session, lead: Option<&'a Lead>) -> Asker<'a> {
         Asker {
             context: session.context.clone(),
             mode: session.mode,
             peer: session.conn.peer_addr().ip(),
             stream: Some(&session.stream),
+            lead,
             inbox: &mut session.inbox,
             outbox: &mut session.outbox,
         }
@@ -64,6 +73,7 @@ impl Asker<'_> {
     pub fn ends<'a>(&'a mut self, link: &Link, config: &'a Config) -> Ends<'a> {
         Ends {
             client: self.stream,
+            lead: self.lead,
             inbox: self.inbox,
             origin: link.stream.clone(),
             config,
@@ -95,9 +105,36 @@ pub struct Reply {
 pub struct Prefix {
     pub object: Rc<Object>,
     pub length: u64,
+    /// Octets of it that have been taken.
+    pub at: u64,
     /// Octets of both together.
     pub complete: u64,
 }
+
+impl Prefix {
+    /// The next octets of it. None: that was all. Error: the store does not give them, and is told to forget it.
+    pub async fn next(&mut self, context: &Context) -> Result<Option<Bytes>, Lost> {
+        if self.at >= self.length {
+            return Ok(None);
+        }
+        let length = (self.length - self.at).min(PIECE);
+        match self.object.body.read_piece(self.at, length).await {
+            Some(piece) => {
+                self.at += piece.len() as u64;
+                Ok(Some(piece))
+            }
+            None => {
+                if let Some(store) = &context.store {
+                    store.discard(&self.object).await;
+                }
+                Err(Lost)
+            }
+        }
+    }
+}
+
+/// What was kept is there no more.
+pub struct Lost;
 
 impl Reply {
     /// Octets of content that will come, where that is known.
@@ -255,7 +292,11 @@ async fn pass_on_interim(
         .write_paced(&mut [IoSlice::new(asker.outbox)], &mut pace)
         .await;
     buffers::give(asker.outbox);
-    written.map_err(|_| Trouble::Client(request_body::Trouble::Broken))
+    match written {
+        Ok(()) => Ok(()),
+        Err(_) if asker.lead.is_some_and(Lead::is_followed) => Ok(()),
+        Err(_) => Err(Trouble::Client(request_body::Trouble::Broken)),
+    }
 }
 
 fn reply(

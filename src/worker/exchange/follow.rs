@@ -14,14 +14,14 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::fetch::Reply;
-use super::lend::{self, Question};
+use super::lend::{self, Arriving, Question};
 use super::recording::Recording;
 use super::resume::Again;
 use super::share::{Came, absorb};
 use super::{Fetch, finish, join};
 use crate::cache::{Key, Stored, part};
 use crate::http::body::Decoder;
-use crate::shared::{Claim, Claimed, Counter, Version};
+use crate::shared::{Claim, Claimed, Counter};
 use crate::store::{Growing, InFile, Object, SoFar, Store};
 use crate::wire::Frames;
 use crate::worker::context::Context;
@@ -42,14 +42,6 @@ pub enum Followed {
     Unknown(Lead),
     /// This worker could not turn to it, which says nothing of that one.
     NotAsked(Lead),
-}
-
-/// The head, as it comes from the other worker.
-struct Arriving {
-    stored: Stored,
-    expected: Option<u64>,
-    /// Octets that are there.
-    ahead: u64,
 }
 
 /// Asks the worker for what it is fetching, in the name of those who wait behind `lead`.
@@ -87,7 +79,7 @@ pub async fn follow(session: &Session, fetch: &Fetch, claim: Claim, lead: Lead) 
     let object = Rc::new(Object::growing(arriving.stored.clone(), growing.clone()));
     lead.answered();
     lead.share(object.clone());
-    let copy = copy(context, &key, &arriving, fetch.plan.version);
+    let copy = copy(context, &key, &arriving);
     let follower = Follower {
         recording: Recording::followed(growing.clone(), copy, fetch.plan.status),
         context: context.clone(),
@@ -104,12 +96,14 @@ pub async fn follow(session: &Session, fetch: &Fetch, claim: Claim, lead: Lead) 
 }
 
 /// Where each worker has a store of its own, what comes is kept in this one, too.
-fn copy(context: &Context, key: &Key, arriving: &Arriving, version: Version) -> Option<Filling> {
+fn copy(context: &Context, key: &Key, arriving: &Arriving) -> Option<Filling> {
     let Some(store @ Kept::Memory(_)) = &context.store else {
         return None;
     };
     let (stored, expected) = (arriving.stored.clone(), arriving.expected);
-    store.begin(key.clone(), stored, expected, version).ok()
+    store
+        .begin(key.clone(), stored, expected, arriving.version)
+        .ok()
 }
 
 enum Answer {
@@ -141,19 +135,10 @@ async fn answer(frames: &mut Frames, question: &Question) -> io::Result<Option<A
     let answer = match frame.kind {
         lend::UNKNOWN => return Ok(None),
         lend::OVER => lend::outcome(&frame.content).map(Answer::Over),
-        lend::HEAD => arriving(&frame.content).map(|it| Answer::Arriving(Box::new(it))),
+        lend::HEAD => Arriving::decode(&frame.content).map(|it| Answer::Arriving(Box::new(it))),
         _ => None,
     };
     answer.map(Some).ok_or(io::ErrorKind::InvalidData.into())
-}
-
-fn arriving(content: &[u8]) -> Option<Arriving> {
-    let (stored, expected, ahead) = lend::head(content)?;
-    Some(Arriving {
-        stored,
-        expected,
-        ahead,
-    })
 }
 
 /// Takes what comes from the other worker, for those who read it here.
@@ -215,7 +200,11 @@ impl Follower {
             };
             let frame = next.ok_or(io::ErrorKind::UnexpectedEof)?;
             match frame.kind {
-                lend::DATA => self.recording.write(&frame.content).await,
+                lend::DATA => {
+                    // Before, and not behind: what makes room may be in the frames that follow.
+                    self.growing.room().await;
+                    self.recording.take(&frame.content).await;
+                }
                 lend::FILE => self.file = frame.descriptor.map(Into::into),
                 lend::IN_FILE => {
                     if let (Some(file), Some(length)) = (&self.file, lend::number(&frame.content)) {

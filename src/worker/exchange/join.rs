@@ -75,7 +75,7 @@ pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
                     }
                     return Joined::Look(looked);
                 }
-                None => Heard::Absent,
+                None => looked_in_vain(fetch, &mut held),
             },
             Step::Ask => {
                 if held.lead.is_some() && course.has_seen_failure() {
@@ -211,6 +211,15 @@ async fn look_again(context: &Context, fetch: &mut Fetch) -> Option<Looked> {
             None
         }
         looked => Some(looked),
+    }
+}
+
+/// Those behind it begin anew as well, where they have asked for what was stored before.
+fn looked_in_vain(fetch: &Fetch, held: &mut Held) -> Heard {
+    let version = fetch.plan.version;
+    match held.lead.take_if(|lead| lead.version() != version) {
+        Some(_) => Heard::Moved,
+        None => Heard::Absent,
     }
 }
 

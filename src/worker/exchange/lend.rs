@@ -3,7 +3,7 @@
 //! | frame | content |
 //! |---|---|
 //! | question | versions (2 × 8), first octet wanted (8), 1 if only what has been answered will do, key and request fields, each behind its length (4) |
-//! | HEAD | octets that are there (8), octets that there will be (8; all ones: unknown), the stored fields as in a head file |
+//! | HEAD | versions that it is of (2 × 8), octets that are there (8), octets that there will be (8; all ones: unknown), the stored fields as in a head file |
 //! | FILE, IN_FILE | the file that the store is writing; octets that it has (8) |
 //! | DATA | octets of content |
 //! | OVER | what came of it |
@@ -22,7 +22,8 @@ use crate::http::Headers;
 use crate::http::page::AnswerReason;
 use crate::shared::Version;
 use crate::store::disk::format::{Content, Head};
-use crate::store::{Body, Find, Growing, Object, Read, Store};
+use crate::store::{Body, Find, Growing, Object, Read, Reader, Store};
+use crate::sys::clock;
 use crate::wire::{Frame, Frames};
 use crate::worker::context::Context;
 use crate::worker::herd::{Outcome, Waiting};
@@ -68,9 +69,8 @@ impl Question {
 
     pub fn encoded(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for number in [self.version.slot, self.version.epoch, self.from] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        put_version(self.version, &mut out);
+        out.extend_from_slice(&self.from.to_le_bytes());
         out.push(u8::from(self.only_answered));
         counted(&self.key, &mut out);
         for (name, value) in self.headers.iter() {
@@ -82,10 +82,7 @@ impl Question {
 
     pub fn decode(octets: &[u8]) -> Option<Question> {
         let mut rest = octets;
-        let version = Version {
-            slot: take_number(&mut rest)?,
-            epoch: take_number(&mut rest)?,
-        };
+        let version = take_version(&mut rest)?;
         let from = take_number(&mut rest)?;
         let (only_answered, mut rest) = rest.split_first()?;
         let key = take_counted(&mut rest)?.to_vec();
@@ -150,8 +147,16 @@ async fn lend_arriving(
     if !growing.has(question.from) {
         return frames.send(OVER, &encoded_outcome(Outcome::NotKept)).await;
     }
-    send_head(frames, &object, growing.length(), growing.expected).await?;
-    if send_growing(frames, growing, question.from).await? {
+    // From here on what it has not sent yet stays.
+    let reader = growing.reader(question.from);
+    let arriving = Arriving {
+        stored: object.stored.clone(),
+        version: question.version,
+        expected: growing.expected,
+        ahead: growing.length(),
+    };
+    frames.send(HEAD, &arriving.encoded()).await?;
+    if send_growing(frames, growing, &reader, question.from).await? {
         // Its end and what came of it are told in one go.
         let outcome = waiting.outcome().unwrap_or(Outcome::NotKept);
         frames.send(OVER, &encoded_outcome(outcome)).await?;
@@ -160,9 +165,13 @@ async fn lend_arriving(
 }
 
 /// Sends what arrives, to its end. Whether it came whole.
-async fn send_growing(frames: &mut Frames, growing: &Growing, from: u64) -> io::Result<bool> {
+async fn send_growing(
+    frames: &mut Frames,
+    growing: &Growing,
+    reader: &Reader<'_>,
+    from: u64,
+) -> io::Result<bool> {
     let (mut at, mut in_file, mut file) = (from, 0, None);
-    let reader = growing.reader(at);
     loop {
         let piece = match reader.read(at).await {
             Read::Memory(piece) => piece,
@@ -184,7 +193,8 @@ async fn send_growing(frames: &mut Frames, growing: &Growing, from: u64) -> io::
     }
 }
 
-/// Where each worker has a store of its own, the other one cannot look there: it gets what is in this one, or else word.
+/// Where each worker has a store of its own, the other one cannot look there: it gets what is in this one and fresh, or
+/// else word.
 async fn lend_stored(
     context: &Context,
     frames: &mut Frames,
@@ -192,16 +202,21 @@ async fn lend_stored(
     otherwise: u8,
     word: &[u8],
 ) -> io::Result<()> {
-    let found = match &context.store {
-        Some(store @ Kept::Memory(_)) if question.from == 0 => {
-            store.find(&question.key, &question.headers)
-        }
-        _ => Find::Absent,
+    let Some(store @ Kept::Memory(_)) = &context.store else {
+        return frames.send(otherwise, word).await;
     };
-    match found {
-        Find::Object(object) if object.stored.part.is_none() => {
+    // First: what changes meanwhile makes the copy that the other one keeps unfit.
+    let version = store.version(&question.key);
+    match store.find(&question.key, &question.headers) {
+        Find::Object(object) if question.from == 0 && is_whole_and_fresh(&object) => {
             let length = object.body.len();
-            send_head(frames, &object, length, Some(length)).await?;
+            let arriving = Arriving {
+                stored: object.stored.clone(),
+                version,
+                expected: Some(length),
+                ahead: length,
+            };
+            frames.send(HEAD, &arriving.encoded()).await?;
             let mut at = 0;
             while at < length {
                 let Some(piece) = object.body.read_piece(at, PIECE).await else {
@@ -216,29 +231,47 @@ async fn lend_stored(
     }
 }
 
-// === as octets
-
-async fn send_head(
-    frames: &mut Frames,
-    object: &Object,
-    ahead: u64,
-    expected: Option<u64>,
-) -> io::Result<()> {
-    let mut out = ahead.to_le_bytes().to_vec();
-    out.extend_from_slice(&expected.unwrap_or(u64::MAX).to_le_bytes());
-    Head::without_body(&[], object.stored.clone()).encode(&mut out);
-    frames.send(HEAD, &out).await
+fn is_whole_and_fresh(object: &Object) -> bool {
+    object.stored.part.is_none() && object.stored.remaining(clock::unix_seconds()) > 0
 }
 
-/// The stored fields, how many octets there will be, and how many there are.
-pub fn head(content: &[u8]) -> Option<(Stored, Option<u64>, u64)> {
-    let mut rest = content;
-    let ahead = take_number(&mut rest)?;
-    let expected = Some(take_number(&mut rest)?).filter(|expected| *expected != u64::MAX);
-    let (head, _) = Head::decode(rest).ok()?;
-    match head.content {
-        Content::Object(kept) => Some((kept.stored, expected, ahead)),
-        Content::List(_) => None,
+// === as octets
+
+/// The head, as it comes from the other worker.
+pub struct Arriving {
+    pub stored: Stored,
+    /// A copy of it is of this version.
+    pub version: Version,
+    /// Octets that there will be, where that is known.
+    pub expected: Option<u64>,
+    /// Octets that are there.
+    pub ahead: u64,
+}
+
+impl Arriving {
+    fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_version(self.version, &mut out);
+        out.extend_from_slice(&self.ahead.to_le_bytes());
+        out.extend_from_slice(&self.expected.unwrap_or(u64::MAX).to_le_bytes());
+        Head::without_body(&[], self.stored.clone()).encode(&mut out);
+        out
+    }
+
+    pub fn decode(content: &[u8]) -> Option<Arriving> {
+        let mut rest = content;
+        let version = take_version(&mut rest)?;
+        let ahead = take_number(&mut rest)?;
+        let expected = Some(take_number(&mut rest)?).filter(|expected| *expected != u64::MAX);
+        match Head::decode(rest).ok()?.0.content {
+            Content::Object(kept) => Some(Arriving {
+                stored: kept.stored,
+                version,
+                expected,
+                ahead,
+            }),
+            Content::List(_) => None,
+        }
     }
 }
 
@@ -277,6 +310,18 @@ pub fn number(octets: &[u8]) -> Option<u64> {
 fn counted(octets: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(octets.len() as u32).to_le_bytes());
     out.extend_from_slice(octets);
+}
+
+fn put_version(version: Version, out: &mut Vec<u8>) {
+    out.extend_from_slice(&version.slot.to_le_bytes());
+    out.extend_from_slice(&version.epoch.to_le_bytes());
+}
+
+fn take_version(rest: &mut &[u8]) -> Option<Version> {
+    Some(Version {
+        slot: take_number(rest)?,
+        epoch: take_number(rest)?,
+    })
 }
 
 fn take_number(rest: &mut &[u8]) -> Option<u64> {

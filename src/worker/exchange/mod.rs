@@ -317,7 +317,8 @@ async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Nex
         lookup::offer(&session.context, &fetch.request.head, &mut fetch.plan).await;
     }
     let mut body = request_body::RequestBody::of(&fetch.request);
-    let reply = match fetch::fetch(&mut fetch::Asker::of(session), &fetch, &mut body).await {
+    let mut asker = fetch::Asker::of(session, lead.as_ref());
+    let reply = match fetch::fetch(&mut asker, &fetch, &mut body).await {
         Ok(fetch::Fetched::Reply(reply)) => reply,
         Ok(fetch::Fetched::Switched(reply)) => {
             settle(Outcome::Unshared);

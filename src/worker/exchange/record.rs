@@ -90,6 +90,7 @@ async fn continued(
     reply.prefix = Some(Prefix {
         object: part.clone(),
         length: from,
+        at: 0,
         complete,
     });
     reply.head = whole.clone();

@@ -131,14 +131,19 @@ impl Recording {
 
     /// Takes content as it passes. A body over the limit ends the recording, never the delivery.
     pub async fn write(&mut self, content: &[u8]) {
-        if let Some(growing) = &self.growing {
-            growing.add(content);
-        }
-        self.keep(content).await;
+        self.take(content).await;
         // Behind the store: what its file has needs no room.
         if let Some(growing) = &self.growing {
             growing.room().await;
         }
+    }
+
+    /// The same without a wait for those who read it.
+    pub async fn take(&mut self, content: &[u8]) {
+        if let Some(growing) = &self.growing {
+            growing.add(content);
+        }
+        self.keep(content).await;
     }
 
     async fn keep(&mut self, content: &[u8]) {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::deliver::{COPIED, End, client_end};
-use super::fetch::Prefix;
+use super::fetch::{Lost, Prefix};
 use super::recording::Recording;
 use super::request_body::gone;
 use super::share;
@@ -30,12 +30,20 @@ pub struct Relay<'a> {
     /// The head, and what is small enough to leave with it.
     out: &'a mut Vec<u8>,
     decoder: Decoder,
+    /// What goes before; none any more, or never.
+    prefix: Option<Prefix>,
     onward: Onward,
     from: Pace,
     /// For those who may come to wait for it.
     lead: Option<&'a Lead>,
     /// Octets at the front of the origin server's buffer that the store has, and the client or `out`.
     taken: usize,
+}
+
+/// What is still to come of a body: octets that are kept, and then those of the origin server.
+pub struct Coming {
+    pub prefix: Option<Prefix>,
+    pub decoder: Decoder,
 }
 
 /// How far a client has got with a body.
@@ -49,18 +57,19 @@ pub struct Onward {
 }
 
 impl<'a> Relay<'a> {
-    /// `from` and `to`: how the body is framed on either side.
+    /// `to`: how the body is framed for the client.
     pub fn new(
         context: &'a Context,
         client: &'a Stream,
         out: &'a mut Vec<u8>,
-        from: Framing,
+        coming: Coming,
         to: Framing,
         lead: Option<&'a Lead>,
     ) -> Relay<'a> {
         let origin = &context.config.origin;
         Relay {
-            decoder: Decoder::new(from),
+            decoder: coming.decoder,
+            prefix: coming.prefix,
             onward: Onward::new(context, to),
             from: Pace::new(origin.body_timeout, origin.min_rate),
             context,
@@ -71,41 +80,34 @@ impl<'a> Relay<'a> {
         }
     }
 
-    pub async fn run(
-        &mut self,
-        link: &mut Link,
-        recording: &mut Recording,
-        prefix: Option<Prefix>,
-    ) -> End {
-        let relayed = match prefix {
-            None => self.relay(link, recording).await,
-            Some(prefix) => self.behind(link, recording, &prefix).await,
+    pub async fn run(&mut self, link: &mut Link, recording: &mut Recording) -> End {
+        let relayed = match self.kept(recording).await {
+            Ok(()) => self.relay(link, recording).await,
+            Err(end) => Err(end),
         };
         relayed.err().unwrap_or(End::Whole)
     }
 
     /// What the client still needs, and what is to be read for everybody.
-    pub fn into_parts(self, link: &mut Link) -> (Onward, Decoder) {
+    pub fn into_parts(self, link: &mut Link) -> (Onward, Coming) {
         link.inbox.consume(self.taken);
-        (self.onward, self.decoder)
+        let (prefix, decoder) = (self.prefix, self.decoder);
+        (self.onward, Coming { prefix, decoder })
     }
 
-    /// What is kept, and then the rest of it as it comes.
-    async fn behind(
-        &mut self,
-        link: &mut Link,
-        recording: &mut Recording,
-        prefix: &Prefix,
-    ) -> Result<(), End> {
-        let mut at = 0;
-        while at < prefix.length {
-            let piece = prefix.object.body.read_piece(at, prefix.length - at);
-            let piece = piece.await.ok_or(End::Store)?;
-            at += piece.len() as u64;
-            recording.write(&piece).await;
-            self.onward.piece(self.client, self.out, &piece).await?;
+    /// What is kept already, before the rest of it comes.
+    async fn kept(&mut self, recording: &mut Recording) -> Result<(), End> {
+        while let Some(prefix) = &mut self.prefix {
+            match prefix.next(self.context).await.map_err(|Lost| End::Store)? {
+                Some(piece) => {
+                    recording.write(&piece).await;
+                    self.payload(&piece, recording.is_shareable()).await?;
+                    self.look_behind(recording)?;
+                }
+                None => self.prefix = None,
+            }
         }
-        self.relay(link, recording).await
+        Ok(())
     }
 
     async fn relay(&mut self, link: &mut Link, recording: &mut Recording) -> Result<(), End> {

@@ -14,6 +14,7 @@ use super::Request;
 use crate::config::Config;
 use crate::http::body::{BodyError, Decoder, Encoder};
 use crate::wire::{Broken, Inbox, Pace, Stream, buffers};
+use crate::worker::herd::Lead;
 
 /// RFC 9110 section 10.1.1: a client that waits for 100 "SHOULD NOT wait for an indefinite period"; neither do
 /// we for the origin server to send one.
@@ -63,6 +64,8 @@ enum State {
 pub struct Ends<'a> {
     /// None: nobody sends anything.
     pub client: Option<&'a Stream>,
+    /// Those who wait for the answer, too.
+    pub lead: Option<&'a Lead>,
     pub inbox: &'a mut Inbox,
     pub origin: Rc<Stream>,
     pub config: &'a Config,
@@ -131,7 +134,7 @@ impl RequestBody {
         limit: Option<Duration>,
         other: impl Future<Output = T>,
     ) -> Result<Option<T>, Trouble> {
-        let client = ends.client;
+        let (client, lead) = (ends.client, ends.lead);
         let mut other = std::pin::pin!(other);
         if self.state == State::Going {
             tokio::select! {
@@ -149,7 +152,7 @@ impl RequestBody {
         tokio::select! {
             biased;
             value = limited => Ok(value),
-            () = gone(client) => Err(Trouble::Gone),
+            () = forsaken(client, lead) => Err(Trouble::Gone),
         }
     }
 
@@ -160,6 +163,7 @@ impl RequestBody {
             inbox,
             origin,
             config,
+            ..
         } = ends;
         let mut from = Pace::new(config.client.body_timeout, config.client.min_rate);
         let mut to = Pace::new(config.origin.body_timeout, config.origin.min_rate);
@@ -231,6 +235,14 @@ impl RequestBody {
                 .map_err(|_| Trouble::Broken)?;
         }
         Ok(())
+    }
+}
+
+/// Ends when the client is gone, and nobody else waits for the answer.
+async fn forsaken(client: Option<&Stream>, lead: Option<&Lead>) {
+    gone(client).await;
+    if let Some(lead) = lead {
+        lead.forsaken().await;
     }
 }
 

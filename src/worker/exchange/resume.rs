@@ -90,6 +90,7 @@ impl Again {
             mode: self.mode,
             peer: self.peer,
             stream: None,
+            lead: None,
             inbox: &mut Inbox::default(),
             outbox: &mut Vec::new(),
         };

@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::deliver::{End, Source};
-use super::fetch::Reply;
+use super::fetch::{Prefix, Reply};
 use super::finish;
 use super::recording::Recording;
+use super::relay::Coming;
 use super::resume::Again;
 use crate::cache::Stored;
 use crate::config::Cache;
@@ -32,12 +33,12 @@ pub enum Came {
     Broken,
 }
 
-/// Lets what comes of the response come for everybody. `decoder`: as far as it has come.
+/// Lets what comes of the response come for everybody, from where it is.
 pub async fn share(
     context: &Rc<Context>,
     lead: Lead,
     reply: Box<Reply>,
-    decoder: Decoder,
+    coming: Coming,
     mut recording: Recording,
     again: Again,
 ) -> (Source, Reader) {
@@ -63,7 +64,7 @@ pub async fn share(
         lead,
         again,
     };
-    tokio::task::spawn_local(sharing.run(reply, decoder, recording));
+    tokio::task::spawn_local(sharing.run(reply, coming, recording));
     let reader = Reader {
         growing,
         _object: object,
@@ -82,19 +83,26 @@ struct Sharing {
 }
 
 impl Sharing {
-    async fn run(mut self, mut reply: Box<Reply>, mut decoder: Decoder, mut recording: Recording) {
+    async fn run(mut self, mut reply: Box<Reply>, mut coming: Coming, mut recording: Recording) {
         let context = self.context.clone();
         let came = loop {
             let finishing = RefCell::new(None);
             let wanted = || self.is_wanted(&finishing);
-            let came = absorb(&context, &mut reply, decoder, &mut recording, wanted).await;
+            let mut came = absorb_kept(&context, coming.prefix, &mut recording, &wanted).await;
+            if came == Came::Whole {
+                let decoder = coming.decoder;
+                came = absorb(&context, &mut reply, decoder, &mut recording, wanted).await;
+            }
             if came != Came::Broken {
                 break came;
             }
             let Some(rest) = self.rest(&mut recording).await else {
                 break came;
             };
-            decoder = Decoder::new(rest.framing);
+            coming = Coming {
+                prefix: None,
+                decoder: Decoder::new(rest.framing),
+            };
             reply = rest;
         };
         if came == Came::Whole {
@@ -162,6 +170,26 @@ impl Drop for Finishing {
     fn drop(&mut self) {
         self.0.finishing.set(self.0.finishing.get() - 1);
     }
+}
+
+/// The same of what is kept already, and goes before what comes.
+async fn absorb_kept(
+    context: &Context,
+    prefix: Option<Prefix>,
+    recording: &mut Recording,
+    is_wanted: &impl Fn() -> bool,
+) -> Came {
+    let Some(mut prefix) = prefix else {
+        return Came::Whole;
+    };
+    while is_wanted() {
+        match prefix.next(context).await {
+            Ok(Some(piece)) => recording.write(&piece).await,
+            Ok(None) => return Came::Whole,
+            Err(_) => return Came::Broken,
+        }
+    }
+    Came::Unwanted
 }
 
 /// Takes a response for the store, and for those who read it meanwhile, as long as it is wanted. Its end is the caller's to tell.

@@ -11,6 +11,7 @@
 //! | the claim is ours | ask, as leader; look in the store before, if something has come into it |
 //! | another worker has it | follow that |
 //! | that one does not know of it, or has died | take over, look in the store, and ask |
+//! | what is stored has changed since, or a worker has died | begin anew, with those who ask for what is now |
 //! | what is arriving | read it |
 //! | it is for one client alone, or cannot be shared | ask, at once |
 //! | it has come into the store | look there |
@@ -54,6 +55,8 @@ pub enum Heard {
     Waited,
     /// The store has nothing that answers it.
     Absent,
+    /// The same, and it leads those who asked before a change or a death: what comes now is for those who ask now.
+    Moved,
 }
 
 /// What it does next.
@@ -123,6 +126,7 @@ impl Course {
             Heard::Waited => Step::AskAlone,
             Heard::Told(outcome) => self.told(outcome),
             Heard::Absent => self.then,
+            Heard::Moved => self.begin_anew(),
         }
     }
 
@@ -136,11 +140,8 @@ impl Course {
             Outcome::Unshared | Outcome::NotKept => Step::AskAlone,
             Outcome::Failed => {
                 self.has_seen_failure = true;
-                self.failures += 1;
-                self.look(match self.failures < MOST_FAILURES {
-                    true => Step::Enter,
-                    false => Step::AskAlone,
-                })
+                let then = self.begin_anew();
+                self.look(then)
             }
             Outcome::Stored | Outcome::Error(_) => {
                 self.waits += 1;
@@ -157,6 +158,14 @@ impl Course {
                     false => Step::Refuse(reason),
                 }
             }
+        }
+    }
+
+    fn begin_anew(&mut self) -> Step {
+        self.failures += 1;
+        match self.failures < MOST_FAILURES {
+            true => Step::Enter,
+            false => Step::AskAlone,
         }
     }
 

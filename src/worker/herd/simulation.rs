@@ -1,9 +1,11 @@
 //! Many requests for a few keys go their `Course` at once, over several workers that die at any step: a seeded world
 //! without sockets, in which one thing happens at a time and chance says which.
 //!
-//! The claims are the real table, the herd of a worker is a small model of the real one; there is one version, and no body. What must hold: every request
-//! whose worker lives comes to an end; nobody asks while another one's answer arrives or could be waited for, but for those
-//! that failures, deaths and answers for one client alone explain; and a world without trouble asks once a key.
+//! The claims and the versions are the real tables, the herd of a worker is a small model of the real one, and bodies
+//! are only begun and ended. What must hold: every request whose worker lives comes to an end; nobody asks while another
+//! one's answer arrives or could be waited for, but for those that purges, failures, deaths and answers for one client
+//! alone explain; nobody waits for what was asked for before a purge that it came after; and a world without trouble
+//! asks once a key.
 
 use std::collections::{HashMap, HashSet};
 
@@ -47,14 +49,16 @@ struct Request {
     claim: Option<Claim>,
     leads: bool,
     seen: u64,
+    /// What was stored when it looked.
+    version: Version,
 }
 
 struct World {
     random: fastrand::Rng,
     region: Region,
     requests: Vec<Request>,
-    /// Who leads, by worker and key.
-    leaders: HashMap<(usize, u64), usize>,
+    /// Who leads, by worker, key and version.
+    leaders: HashMap<(usize, u64, Version), usize>,
     /// Of the leaders: the head is there.
     arriving: HashSet<usize>,
     stored: HashSet<u64>,
@@ -77,6 +81,7 @@ impl World {
             claim: None,
             leads: false,
             seen: 0,
+            version: Version::default(),
         };
         World {
             requests: (0..REQUESTS).map(|_| request(&mut random)).collect(),
@@ -99,10 +104,20 @@ impl World {
             let Some(index) = (!ready.is_empty()).then(|| self.random.usize(..ready.len())) else {
                 break;
             };
-            if self.trouble && self.random.u8(..) < 4 {
-                self.dies(self.random.clone().usize(..WORKERS));
-                self.random.u8(..);
-                continue;
+            if self.trouble {
+                match self.random.u8(..) {
+                    0..4 => {
+                        let worker = self.random.usize(..WORKERS);
+                        self.dies(worker);
+                        continue;
+                    }
+                    4..8 => {
+                        let key = self.random.u64(..KEYS);
+                        self.is_purged(key);
+                        continue;
+                    }
+                    _ => {}
+                }
             }
             self.moves(ready[index]);
         }
@@ -129,7 +144,8 @@ impl World {
     /// once.
     fn arrives(&self, n: usize, claim: Claim) -> Option<bool> {
         let worker = usize::from(claim.worker());
-        let leader = self.leaders.get(&(worker, self.requests[n].key))?;
+        let request = &self.requests[n];
+        let leader = self.leaders.get(&(worker, request.key, request.version))?;
         let is_its = self.requests[*leader].claim == Some(claim);
         is_its.then(|| self.arriving.contains(leader))
     }
@@ -164,9 +180,11 @@ impl World {
     /// None: there is nothing to hear yet, or ever.
     fn steps(&mut self, n: usize, step: Step) -> Option<Heard> {
         let (worker, key) = (self.requests[n].worker, self.requests[n].key);
+        let place = (worker, key, self.requests[n].version);
+        let now = self.region.versions().read(key);
         let request = &mut self.requests[n];
         Some(match step {
-            Step::Enter => match self.leaders.get(&(worker, key)) {
+            Step::Enter => match self.leaders.get(&place) {
                 Some(leader) => {
                     request.at = At::Next(Step::Wait);
                     let leader = *leader;
@@ -175,7 +193,7 @@ impl World {
                     return None;
                 }
                 None => {
-                    self.leaders.insert((worker, key), n);
+                    self.leaders.insert(place, n);
                     request.leads = true;
                     Heard::First
                 }
@@ -212,6 +230,12 @@ impl World {
                     self.settle(n, Some(Outcome::Stored));
                     return None;
                 }
+                if request.leads && request.version != now {
+                    self.settle(n, Some(Outcome::Failed));
+                    self.requests[n].version = now;
+                    return Some(Heard::Moved);
+                }
+                request.version = now;
                 Heard::Absent
             }
             Step::Ask | Step::AskAlone => {
@@ -239,7 +263,7 @@ impl World {
         self.tickets += 1;
         let request = &self.requests[n];
         let worker = u16::try_from(request.worker).unwrap();
-        Claim::new(request.key, Version::default(), worker, self.tickets)
+        Claim::new(request.key, request.version, worker, self.tickets)
     }
 
     /// The origin server says something to the one who has asked.
@@ -258,11 +282,20 @@ impl World {
                 self.requests[n].at = At::Asking;
             }
             Answer::Shared => {
-                if leads {
-                    self.stored.insert(self.requests[n].key);
-                    self.region.inflight().has_stored(self.requests[n].key);
+                let (key, version) = (self.requests[n].key, self.requests[n].version);
+                // What has been purged meanwhile is for those who asked before.
+                let is_current = version == self.region.versions().read(key);
+                if leads && is_current {
+                    self.stored.insert(key);
+                    self.region.inflight().has_stored(key);
                 }
-                self.settle(n, Some(Outcome::Stored));
+                self.settle(
+                    n,
+                    Some(match is_current {
+                        true => Outcome::Stored,
+                        false => Outcome::NotKept,
+                    }),
+                );
             }
             Answer::Private => {
                 self.excuses += 1;
@@ -278,9 +311,10 @@ impl World {
     /// The place of a leader is left. Those behind it hear `outcome`; none: they read along.
     fn settle(&mut self, n: usize, outcome: Option<Outcome>) {
         self.arriving.remove(&n);
-        let (worker, key) = (self.requests[n].worker, self.requests[n].key);
-        if self.leaders.get(&(worker, key)) == Some(&n) {
-            self.leaders.remove(&(worker, key));
+        let request = &self.requests[n];
+        let place = (request.worker, request.key, request.version);
+        if self.leaders.get(&place) == Some(&n) {
+            self.leaders.remove(&place);
         }
         let claim = self.requests[n].claim.take();
         self.requests[n].leads = false;
@@ -319,7 +353,16 @@ impl World {
                 self.arriving.remove(&n);
             }
         }
-        self.leaders.retain(|(of, _), _| *of != worker);
+        self.leaders.retain(|(of, ..), _| *of != worker);
+        self.region.versions().bump_epoch();
+    }
+
+    /// Whoever comes from now on wants another answer than those before.
+    fn is_purged(&mut self, key: u64) {
+        self.history.push(format!("key {key} is purged"));
+        self.excuses += 1;
+        self.stored.remove(&key);
+        self.region.versions().bump(key);
     }
 }
 
