@@ -12,11 +12,12 @@ use crate::shared::{Counter, OfferState};
 use crate::sys::epoll::Interest;
 use crate::sys::fd::seqpacket_pair;
 use crate::sys::spawn::{self, Exit, Pid};
+use crate::wire::frames;
 
 /// Offers in one message.
 const OFFERS_A_MESSAGE: usize = 16;
 
-/// Messages that may wait for room in a worker's channel, before strangers are not introduced to it any more.
+/// Messages that may wait for room in a worker's channel, before strangers are turned away.
 const UNSENT: usize = 64;
 
 /// How long a worker may live on after it has closed its channel.
@@ -179,13 +180,15 @@ impl Master {
         self.say_rest(worker);
     }
 
-    /// Passes on one end of a stream whose other end another process has. Where the worker cannot hear of it, it is closed.
+    /// Passes on one end of a stream whose other end another process has. Where there is no worker, it is closed.
     pub(super) fn introduce(&mut self, worker: usize, stream: OwnedFd) {
-        if let Some(child) = self.children.get_mut(worker)
-            && child.unsent.len() < UNSENT
-        {
-            child.unsent.push_back((ToWorker::Introduced, Some(stream)));
-            self.say_rest(worker);
+        match self.children.get_mut(worker) {
+            Some(child) if child.unsent.len() < UNSENT => {
+                child.unsent.push_back((ToWorker::Introduced, Some(stream)));
+                self.say_rest(worker);
+            }
+            Some(_) => frames::turn_away(stream),
+            None => {}
         }
     }
 

@@ -1,7 +1,8 @@
 //! A stream between two processes of this program, in frames: a length of four octets (little-endian), a kind, content,
 //! and perhaps a descriptor.
 //!
-//! What does not fit is an error, and the end of the stream between two frames is none. It knows no kinds.
+//! What does not fit is an error, and the end of the stream between two frames is none. It knows no kinds but that of a
+//! process that is too busy to listen.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,6 +16,8 @@ use crate::sys::fd::{recv_with_fds, send_with_fds};
 
 /// Octets of one frame's content at most.
 pub const MAX_FRAME: usize = 32 << 20;
+/// Whom the stream was meant for is too busy to listen.
+const BUSY: u8 = 0;
 /// Of a kind: a descriptor comes with it.
 const WITH_DESCRIPTOR: u8 = 0x80;
 /// Octets read at once.
@@ -58,7 +61,7 @@ impl Frames {
         })
     }
 
-    /// `kind`: below 128.
+    /// `kind`: 1 to 127.
     pub async fn send(&mut self, kind: u8, content: &[u8]) -> io::Result<()> {
         let head = head(kind, content)?;
         let mut parts = [io::IoSlice::new(&head), io::IoSlice::new(content)];
@@ -91,7 +94,7 @@ impl Frames {
             .await
     }
 
-    /// The next frame; none at the end of the stream. May be given up and called again.
+    /// The next frame; none at the end of the stream. May be given up and called again. Error `ResourceBusy`: turned away.
     pub async fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
             if let Some(frame) = self.take()? {
@@ -168,6 +171,15 @@ impl Frames {
     }
 }
 
+/// Tells whoever has the other end that nobody listens now, and may later.
+pub fn turn_away(stream: OwnedFd) {
+    // A stream that nobody has written to has room for it.
+    let said = head(BUSY, b"").and_then(|head| send_with_fds(stream.as_fd(), &head, &[]));
+    if let Err(error) = said {
+        log::debug!("a process cannot be turned away: {error}");
+    }
+}
+
 /// What goes before the content.
 pub(super) fn head(kind: u8, content: &[u8]) -> io::Result<[u8; 5]> {
     let length = u32::try_from(content.len()).ok();
@@ -180,9 +192,10 @@ pub(super) fn head(kind: u8, content: &[u8]) -> io::Result<[u8; 5]> {
 /// The length of the content, and the kind.
 pub(super) fn read_head([a, b, c, d, kind]: [u8; 5]) -> io::Result<(usize, u8)> {
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
-    match length <= MAX_FRAME {
-        true => Ok((length, kind)),
-        false => Err(invalid("a frame that is too long")),
+    match kind {
+        BUSY => Err(io::ErrorKind::ResourceBusy.into()),
+        _ if length > MAX_FRAME => Err(invalid("a frame that is too long")),
+        _ => Ok((length, kind)),
     }
 }
 
@@ -193,6 +206,16 @@ fn invalid(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_turned_away_is_told_so() {
+        run(async {
+            let (mut near, far) = Frames::pair().unwrap();
+            turn_away(far);
+            let told = near.next().await.unwrap_err();
+            assert_eq!(told.kind(), io::ErrorKind::ResourceBusy);
+        });
+    }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -111,7 +111,8 @@ enum Answer {
     Over(Outcome),
 }
 
-/// None: it is not known there, or the stream ended: the worker has died. Error: this one could not turn to it at all.
+/// None: it is not known there, or the stream ended: the worker has died. Error: it is too busy, or this one could not
+/// turn to it at all.
 async fn ask(
     context: &Context,
     worker: u16,
@@ -120,6 +121,7 @@ async fn ask(
     let mut frames = peers::call(context, worker).await?;
     match answer(&mut frames, question).await {
         Ok(answer) => Ok(answer.map(|answer| (frames, answer))),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(error),
         Err(error) => {
             log::debug!("worker {worker} does not answer: {error}");
             Ok(None)
