@@ -17,7 +17,7 @@ use crate::sys::fd::{recv_with_fds, send_with_fds};
 /// Octets of one frame's content at most.
 pub const MAX_FRAME: usize = 32 << 20;
 /// Whom the stream was meant for is too busy to listen.
-const BUSY: u8 = 0;
+const BUSY: u8 = 127;
 /// Of a kind: a descriptor comes with it.
 const WITH_DESCRIPTOR: u8 = 0x80;
 /// Octets read at once.
@@ -61,7 +61,7 @@ impl Frames {
         })
     }
 
-    /// `kind`: 1 to 127.
+    /// `kind`: below 127.
     pub async fn send(&mut self, kind: u8, content: &[u8]) -> io::Result<()> {
         let head = head(kind, content)?;
         let mut parts = [io::IoSlice::new(&head), io::IoSlice::new(content)];

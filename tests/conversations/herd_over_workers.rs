@@ -160,48 +160,6 @@ fn one_revalidation_for_all_workers() {
 }
 
 #[test]
-fn what_one_worker_has_revalidated_the_others_keep() {
-    let gate = Gate::new();
-    let origin = Origin::start({
-        let (gate, first) = (gate.clone(), std::sync::atomic::AtomicBool::new(true));
-        move |request: &Request| match request.field("if-none-match") {
-            None if first.swap(false, std::sync::atomic::Ordering::SeqCst) => {
-                ok("Cache-Control: max-age=0\r\nETag: \"a\"\r\n", "old")
-            }
-            None => ok(FRESH, "old"),
-            Some(_) => {
-                gate.wait();
-                answer("304 Not Modified", FRESH, "")
-            }
-        }
-    });
-    let (baton, _directory) = reverse(&origin, "memory");
-    baton.client().get("/");
-    let mut clients = asked(&baton, CLIENTS, "/", "");
-    eventually("the origin server is asked", || {
-        (origin.count("/") >= 2).then_some(())
-    });
-    gate.open();
-    for client in &mut clients {
-        assert_eq!(client.response().text(), "old");
-    }
-    let asked_before = origin.count("/");
-    for client in &mut asked(&baton, CLIENTS, "/", "") {
-        assert_eq!(client.response().text(), "old");
-    }
-    let lines = baton.access_lines(1 + 2 * CLIENTS);
-    let is_before = |line: &String| {
-        let mut words = line.split(' ');
-        let number = words.find_map(|word| word.strip_prefix("connection="));
-        number.unwrap().parse::<usize>().unwrap() <= 1 + CLIENTS
-    };
-    let (before, after): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_before);
-    // Only who has not been there before has anything to ask.
-    let new = workers(&after).difference(&workers(&before)).count();
-    assert!(origin.count("/") - asked_before <= new);
-}
-
-#[test]
 fn a_leader_whose_client_leaves_before_the_head_asks_on_for_the_others() {
     for store in STORES {
         let gate = Gate::new();

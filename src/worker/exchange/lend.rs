@@ -337,3 +337,57 @@ fn take_counted<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     *rest = tail;
     Some(octets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{Policy, Times};
+    use crate::http::{RequestHead, ResponseHead};
+
+    fn arriving(expected: Option<u64>) -> Arriving {
+        let mut response = ResponseHead::new();
+        response.headers.push("Cache-Control", b"max-age=60");
+        let times = Times {
+            request: 7,
+            response: 8,
+        };
+        Arriving {
+            stored: Stored::new(&RequestHead::new(), &response, times, &Policy::default()),
+            version: Version { slot: 3, epoch: 4 },
+            expected,
+            ahead: 5,
+        }
+    }
+
+    #[test]
+    fn a_head_comes_as_it_was_sent_and_of_its_version() {
+        for expected in [None, Some(0), Some(9)] {
+            let sent = arriving(expected);
+            let octets = sent.encoded();
+            let came = Arriving::decode(&octets).unwrap();
+            assert_eq!(came.stored, sent.stored);
+            assert_eq!(came.version, sent.version);
+            assert_eq!((came.expected, came.ahead), (expected, 5));
+            for length in 0..octets.len() {
+                assert!(Arriving::decode(&octets[..length]).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_comes_as_it_was_asked_and_half_of_one_is_none() {
+        let question = Question {
+            key: b"http://a/".to_vec(),
+            version: Version { slot: 1, epoch: 2 },
+            from: 3,
+            only_answered: true,
+            headers: [("Accept", "text/html")].into_iter().collect(),
+        };
+        let octets = question.encoded();
+        assert_eq!(Question::decode(&octets).unwrap(), question);
+        let whole_fields = octets.len() - (4 + 6 + 4 + 9);
+        for length in (0..octets.len()).filter(|length| *length != whole_fields) {
+            assert!(Question::decode(&octets[..length]).is_none(), "{length}");
+        }
+    }
+}
