@@ -137,17 +137,17 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Appends `number` in decimal.
+/// Appends `number` in decimal. A log line and a head have many small ones.
 pub fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
-    loop {
+    while number > 0 {
         at -= 1;
         digits[at] = b'0' + (number % 10) as u8;
         number /= 10;
-        if number == 0 {
-            break;
-        }
     }
     out.extend_from_slice(&digits[at..]);
 }
@@ -157,12 +157,24 @@ pub fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
 pub fn write_address(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(four) => {
+            let (mut text, mut length) = ([0; 15], 0);
+            let mut put = |character: u8| {
+                text[length] = character;
+                length += 1;
+            };
             for (index, octet) in four.octets().into_iter().enumerate() {
                 if index > 0 {
-                    out.push(b'.');
+                    put(b'.');
                 }
-                write_decimal(octet.into(), out);
+                if octet >= 100 {
+                    put(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    put(b'0' + octet / 10 % 10);
+                }
+                put(b'0' + octet % 10);
             }
+            out.extend_from_slice(&text[..length]);
         }
         IpAddr::V6(six) => out.extend_from_slice(six.to_string().as_bytes()),
     }

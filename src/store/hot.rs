@@ -191,8 +191,7 @@ impl<C: Coherence> Store for Hot<C> {
     fn find(&self, key: &[u8], request: &Headers) -> Find {
         match self.get(key, request) {
             Some(object) => Find::Object(object),
-            None if self.holds(key) => Find::OtherVariant,
-            None => Find::Absent,
+            None => self.find_other(key),
         }
     }
 
@@ -262,6 +261,14 @@ impl<C: Coherence> Store for Hot<C> {
 }
 
 impl<C: Coherence> Hot<C> {
+    /// What there is for a request that `get` has nothing for.
+    pub fn find_other(&self, key: &[u8]) -> Find {
+        match self.holds(key) {
+            true => Find::OtherVariant,
+            false => Find::Absent,
+        }
+    }
+
     /// Whether anything is kept under the key, whatever selects it.
     fn holds(&self, key: &[u8]) -> bool {
         let current = self.version(key);

@@ -98,6 +98,13 @@ impl<C: Coherence + 'static> Tiered<C> {
         self.inner.copy(key, request)
     }
 
+    /// The second thing that `find` looks at, where `copy` has nothing.
+    pub fn find_on_disk(&self, key: &[u8], request: &Headers) -> Find {
+        let version = self.version(key);
+        let looked = self.inner.disk.find(key, request);
+        self.inner.found(key, looked, version)
+    }
+
     /// From now on nothing is stored, not even what has begun to arrive.
     pub fn close(&self) {
         self.inner.closed.set(true);
@@ -122,12 +129,10 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
     type Writer = Filling<C>;
 
     fn find(&self, key: &[u8], request: &Headers) -> Find {
-        if let Some(object) = self.inner.copy(key, request) {
-            return Find::Object(object);
+        match self.copy(key, request) {
+            Some(object) => Find::Object(object),
+            None => self.find_on_disk(key, request),
         }
-        let version = self.version(key);
-        let looked = self.inner.disk.find(key, request);
-        self.inner.found(key, looked, version)
     }
 
     async fn look(&self, key: &[u8], request: &Headers) -> Find {

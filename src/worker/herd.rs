@@ -175,6 +175,15 @@ impl Herd {
         })
     }
 
+    /// The short way of most that is never shared: whether nobody asks for anything here, the last answer for `key` was
+    /// for one client alone, and none has been stored since it was `seen`.
+    pub fn asks_alone(&self, key: &Key, seen: u64) -> bool {
+        let hash = key::hash(key.as_bytes());
+        self.asked.borrow().is_empty()
+            && self.unshared(hash).get() == hash
+            && self.region.inflight().stored(hash) == seen
+    }
+
     /// For a request in another worker: what this worker asks for, by its own claim.
     pub fn follow(&self, key: &Key, version: Version, only_answered: bool) -> Option<Waiting> {
         let asked = self.asked.borrow();

@@ -75,6 +75,14 @@ impl Kept {
         }
     }
 
+    /// What there is where nothing is at hand. Never waits.
+    pub fn find_beyond(&self, key: &[u8], request: &Headers) -> Find {
+        match self {
+            Kept::Disk(store) => store.find_on_disk(key, request),
+            Kept::Memory(store) => store.find_other(key),
+        }
+    }
+
     /// From now on nothing is stored: another instance may have begun to.
     pub fn close(&self) {
         if let Kept::Disk(store) = self {

@@ -206,8 +206,11 @@ async fn relayed(
         origin: reply.link.stream.clone(),
         config: &context.config,
     };
-    let run = relay.run(&mut reply.link, recording);
-    let end = match body.beside(ends, None, run).await {
+    let end = {
+        let run = std::pin::pin!(relay.run(&mut reply.link, recording));
+        body.beside(ends, None, run).await
+    };
+    let end = match end {
         Ok(end) => end.unwrap_or(End::ClientGone),
         Err(Trouble::Gone) => End::ClientGone,
         Err(trouble) => {

@@ -255,7 +255,8 @@ async fn converse(
         let head = {
             let ends = asker.ends(link, &context.config);
             let limit = Some(context.config.origin.header_timeout);
-            body.beside(ends, limit, link.read_head(&limits))
+            let head = std::pin::pin!(link.read_head(&limits));
+            body.beside(ends, limit, head)
                 .await?
                 .ok_or(upstream::Error::HeaderTimeout)??
         };

@@ -42,6 +42,13 @@ pub enum Joined {
     Look(Looked),
 }
 
+/// A request on its course: what it does next, and what it has with it.
+pub struct Joining {
+    course: Course,
+    step: Step,
+    held: Held,
+}
+
 /// What a request has on its way.
 #[derive(Default)]
 struct Held {
@@ -51,62 +58,99 @@ struct Held {
     object: Option<Rc<Object>>,
 }
 
-/// Takes a place in the herd, and goes the way that follows from it.
-pub async fn join(session: &Session, fetch: &mut Fetch) -> Joined {
-    let context = &session.context;
-    let (mut course, mut held) = (Course::default(), Held::default());
-    let mut step = Step::Enter;
-    loop {
-        let heard = match step {
-            Step::Enter => enter(context, fetch, &mut held),
-            Step::Wait => wait(context, &mut held).await,
-            Step::Claim => claim(context, fetch, &mut held),
-            Step::Follow(claim) => turn_to(session, fetch, claim, &mut held).await,
-            Step::TakeOver(claim) => {
-                match held.lead.as_ref().is_some_and(|lead| lead.take_over(claim)) {
-                    true => Heard::TookOver,
-                    false => Heard::TooLate,
-                }
-            }
-            Step::Look => match look_again(context, fetch).await {
-                Some(looked) => {
-                    if let Some(lead) = held.lead.take() {
-                        lead.settle(Outcome::Stored);
-                    }
-                    return Joined::Look(looked);
-                }
-                None => looked_in_vain(fetch, &mut held),
-            },
-            Step::Ask => {
-                if held.lead.is_some() && course.has_seen_failure() {
-                    context.count(Counter::HerdTakenOver, 1);
-                    fetch.plan.role = Role::TookOver;
-                }
-                return Joined::Ask(held.lead);
-            }
-            Step::AskAlone => {
-                context.count(Counter::HerdReleased, 1);
-                fetch.plan.role = Role::Released;
-                return Joined::Ask(None);
-            }
-            Step::Read => {
-                let hit = held.object.and_then(|object| hit(context, fetch, object));
-                return match hit {
-                    Some(hit) => Joined::Serve(hit),
-                    None => {
-                        context.count(Counter::HerdReleased, 1);
-                        fetch.plan.role = Role::Released;
-                        Joined::Ask(None)
-                    }
-                };
-            }
-            Step::Refuse(reason) => return Joined::Refuse(Answer::new(reason, TOLD)),
-        };
-        if let Some(hit) = instead(context, fetch, heard) {
-            return Joined::Serve(hit);
-        }
-        step = course.next(heard);
+/// Takes a place in the herd, and goes as far as nothing has to be waited for: most requests ask at once.
+pub fn join(context: &Context, fetch: &mut Fetch) -> Result<Joined, Joining> {
+    let plan = &fetch.plan;
+    if plan
+        .key
+        .as_ref()
+        .is_none_or(|key| context.herd.asks_alone(key, plan.seen))
+    {
+        return Ok(Joined::Ask(None));
     }
+    let mut joining = Joining {
+        course: Course::default(),
+        step: Step::Enter,
+        held: Held::default(),
+    };
+    joining.hurry(context, fetch).ok_or(joining)
+}
+
+impl Joining {
+    /// Goes the way that follows, to its end.
+    pub async fn go_on(mut self, session: &Session, fetch: &mut Fetch) -> Joined {
+        let context = &session.context;
+        loop {
+            let held = &mut self.held;
+            let heard = match self.step {
+                Step::Wait => wait(context, held).await,
+                Step::Follow(claim) => turn_to(session, fetch, claim, held).await,
+                // The only other one that is waited for: a look in the store.
+                _ => match look_again(context, fetch).await {
+                    Some(looked) => {
+                        if let Some(lead) = held.lead.take() {
+                            lead.settle(Outcome::Stored);
+                        }
+                        return Joined::Look(looked);
+                    }
+                    None => looked_in_vain(fetch, held),
+                },
+            };
+            if let Some(hit) = instead(context, fetch, heard) {
+                return Joined::Serve(hit);
+            }
+            self.step = self.course.next(heard);
+            if let Some(joined) = self.hurry(context, fetch) {
+                return joined;
+            }
+        }
+    }
+
+    /// All steps that wait for nothing. None: the next one does.
+    fn hurry(&mut self, context: &Context, fetch: &mut Fetch) -> Option<Joined> {
+        let held = &mut self.held;
+        loop {
+            let heard = match self.step {
+                Step::Wait | Step::Follow(_) | Step::Look => return None,
+                Step::Enter => enter(context, fetch, held),
+                Step::Claim => claim(context, fetch, held),
+                Step::TakeOver(claim) => {
+                    match held.lead.as_ref().is_some_and(|lead| lead.take_over(claim)) {
+                        true => Heard::TookOver,
+                        false => Heard::TooLate,
+                    }
+                }
+                Step::Ask => {
+                    let lead = held.lead.take();
+                    if lead.is_some() && self.course.has_seen_failure() {
+                        context.count(Counter::HerdTakenOver, 1);
+                        fetch.plan.role = Role::TookOver;
+                    }
+                    return Some(Joined::Ask(lead));
+                }
+                Step::AskAlone => return Some(released(context, fetch)),
+                Step::Read => {
+                    let object = held.object.take();
+                    let hit = object.and_then(|object| hit(context, fetch, object));
+                    return Some(match hit {
+                        Some(hit) => Joined::Serve(hit),
+                        None => released(context, fetch),
+                    });
+                }
+                Step::Refuse(reason) => {
+                    return Some(Joined::Refuse(Answer::new(reason, TOLD)));
+                }
+            };
+            self.step = self.course.next(heard);
+        }
+    }
+}
+
+/// What it has waited for is not for it.
+fn released(context: &Context, fetch: &mut Fetch) -> Joined {
+    context.count(Counter::HerdReleased, 1);
+    fetch.plan.role = Role::Released;
+    Joined::Ask(None)
 }
 
 /// Turns to the worker that has the claim.

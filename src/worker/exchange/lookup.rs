@@ -134,12 +134,19 @@ pub fn lookup(session: &Session, uri: &TargetUri, side: Side) -> Looked {
     let mut key = session.context.key_buffer.take();
     key.clear();
     cache::key::write(uri, side, &mut key);
-    if let Some(hit) = at_hand(&session.context, store, head, (&key, policy)) {
+    let object = store.at_hand(&key, &head.headers);
+    let is_at_hand = object.is_some();
+    let hit = object.and_then(|object| hit_at_hand(&session.context, head, object, policy));
+    if let Some(hit) = hit {
         session.context.key_buffer.set(key);
         return Looked::Hit(hit);
     }
     let before = Before::of(&session.context, store, &key);
-    let looked = match store.find(&key, &head.headers) {
+    let found = match is_at_hand {
+        true => store.find(&key, &head.headers),
+        false => store.find_beyond(&key, &head.headers),
+    };
+    let looked = match found {
         Find::AskDisk => Looked::AskDisk(Key::from(&key[..])),
         found => judge(&session.context, head, (&key, policy), before, found),
     };
@@ -160,13 +167,12 @@ pub async fn look(context: &Context, head: &RequestHead, key: Key, policy: Polic
 }
 
 /// The short way of most hits: what needs no question needs no look at versions.
-fn at_hand(
+fn hit_at_hand(
     context: &Context,
-    store: &Kept,
     head: &RequestHead,
-    (key, policy): (&[u8], PolicyId),
+    object: Rc<Object>,
+    policy: PolicyId,
 ) -> Option<Hit> {
-    let object = store.at_hand(key, &head.headers)?;
     let (rules, now) = (context.policies.get(policy), clock::unix_seconds());
     match decide(head, &object.stored, rules, now) {
         Decision::Serve(selected, reused) => {

@@ -286,10 +286,13 @@ async fn looked_up(
 
 /// What is not there is asked for, once for all who want it meanwhile.
 async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
-    let joined = tokio::select! {
-        biased;
-        joined = join::join(session, &mut fetch) => Some(joined),
-        () = request_body::gone(Some(&session.stream)) => None,
+    let joined = match join::join(&session.context, &mut fetch) {
+        Ok(joined) => Some(joined),
+        Err(joining) => tokio::select! {
+            biased;
+            joined = joining.go_on(session, &mut fetch) => Some(joined),
+            () = request_body::gone(Some(&session.stream)) => None,
+        },
     };
     match joined {
         Some(join::Joined::Ask(lead)) => ask(session, fetch, lead).await,

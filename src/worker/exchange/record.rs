@@ -67,9 +67,8 @@ pub async fn record(context: &Context, fetch: &Fetch, reply: Box<Reply>) -> Reco
             Recorded::passed(reply, plan.status.and_not_stored(NotStored::Partial))
         }
         (Some(key), ..) => {
-            let part = Keeping::Whole(reply.expected());
-            let head = reply.head.clone();
-            kept(context, store, fetch, key, reply, &head, part).await
+            let whole = Keeping::Whole(reply.expected());
+            kept(context, store, fetch, key, reply, None, whole).await
         }
     }
 }
@@ -95,7 +94,7 @@ async fn continued(
     });
     reply.head = whole.clone();
     let keeping = Keeping::Whole(Some(complete));
-    kept(context, store, fetch, key, reply, &whole, keeping).await
+    kept(context, store, fetch, key, reply, Some(&whole), keeping).await
 }
 
 /// A part of a representation, and with it what is kept of the same one.
@@ -119,7 +118,7 @@ async fn kept_part(
         fetch,
         key,
         reply,
-        &whole,
+        Some(&whole),
         Keeping::Part(keeping),
     )
     .await
@@ -292,19 +291,20 @@ async fn headed(
     }
 }
 
-/// A response that is kept if `cache` lets it be; `head` is what it is kept as.
+/// A response that is kept if `cache` lets it be; `whole` is what it is kept as, where that is not its own head.
 async fn kept(
     context: &Context,
     store: &Kept,
     fetch: &Fetch,
     key: &Key,
     reply: Box<Reply>,
-    head: &ResponseHead,
+    whole: Option<&ResponseHead>,
     keeping: Keeping,
 ) -> Recorded {
     let plan = &fetch.plan;
     let request = &fetch.request.head;
     let policy = context.policies.get(plan.policy);
+    let head = whole.unwrap_or(&reply.head);
     let storable = cache::storable(request, head, reply.answered_at, policy);
     if let Err(reason) = storable.and(for_others(fetch, head)) {
         // A newer representation that may not be kept still ends the use of the older one; a failure does not.

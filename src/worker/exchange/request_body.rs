@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io::IoSlice;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -132,10 +133,9 @@ impl RequestBody {
         &mut self,
         ends: Ends<'_>,
         limit: Option<Duration>,
-        other: impl Future<Output = T>,
+        mut other: Pin<&mut impl Future<Output = T>>,
     ) -> Result<Option<T>, Trouble> {
         let (client, lead) = (ends.client, ends.lead);
-        let mut other = std::pin::pin!(other);
         if self.state == State::Going {
             tokio::select! {
                 biased;
