@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::flags::{CacheAction, ExplainCommand, Whereabouts};
+use super::flags::{CacheQuestion, ExplainCommand, Whereabouts};
 use super::tables;
 use super::whereabouts::{Meant, find};
 use crate::cache::Policies;
@@ -46,14 +46,14 @@ pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCod
     }
 }
 
-pub(super) fn request(action: &CacheAction) -> Request {
-    match action {
-        CacheAction::Stats => Request::Stats,
-        CacheAction::Ls => Request::Ls,
-        CacheAction::Show { url } => Request::Show { url: url.clone() },
-        CacheAction::Verify => Request::Verify,
-        CacheAction::Purge { url: Some(url), .. } => Request::Purge { url: url.clone() },
-        CacheAction::Purge { url: None, .. } => Request::PurgeAll,
+pub(super) fn request(question: &CacheQuestion) -> Request {
+    match question {
+        CacheQuestion::Stats => Request::Stats,
+        CacheQuestion::Ls => Request::Ls,
+        CacheQuestion::Show { url } => Request::Show { url: url.clone() },
+        CacheQuestion::Verify => Request::Verify,
+        CacheQuestion::Purge { url: Some(url), .. } => Request::Purge { url: url.clone() },
+        CacheQuestion::Purge { url: None, .. } => Request::PurgeAll,
     }
 }
 

@@ -92,9 +92,10 @@ Examples:
   baton cache purge http://example.org/logo.png  removes one response, with all its variants
   baton cache verify -c /etc/baton/proxy.conf    checks all that the service keeps
   baton cache ls --instance 127.0.0.1:3128       what that instance has in memory
+  baton cache warm http://example.org/sitemap.xml   fetches all of a site through 127.0.0.1:3128
 
 Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 3 nothing is kept of that URL,
-4 verify has found damaged files (and removed them).";
+4 verify has found damaged files (and removed them), 5 warm could not fetch everything.";
 
 /// `baton cache`
 #[derive(Debug, Args)]
@@ -135,13 +136,22 @@ pub(super) struct Whereabouts {
     /// The socket of an instance with `--cache memory`, as `control.socket` names it.
     #[arg(long, value_name = "PATH", global = true, conflicts_with_all = ["cache", "file", "instance"])]
     pub control: Option<PathBuf>,
-    /// Prints JSON: one document, or with `ls` one object a line.
+    /// Prints JSON: one document, or with `ls` and `warm` one object a line.
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheAction {
+    #[command(flatten)]
+    Ask(CacheQuestion),
+    /// Fetches what a list or a sitemap names through the proxy, so that it is there when clients ask.
+    Warm(WarmCommand),
+}
+
+/// What is asked of a cache.
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheQuestion {
     /// Prints how much is kept, how much may be, and how often it was of use.
     Stats,
     /// Lists what is kept.
@@ -161,6 +171,32 @@ pub(super) enum CacheAction {
         #[arg(long)]
         all: bool,
     },
+}
+
+/// `baton cache warm`
+#[derive(Debug, Args)]
+pub(super) struct WarmCommand {
+    /// A list of URLs, one a line, or a sitemap; - is standard input; what begins with http:// is fetched through the proxy, too.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<String>,
+    /// The proxy, forward or reverse.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3128")]
+    pub through: SocketAddr,
+    /// Requests at a time.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+    /// New tries of what may go better later: no answer, 408, 429, 500, 502, 503, 504.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub retries: u32,
+    /// How long one response may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// A field of each request (repeatable), as 'Accept-Encoding: gzip'.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = field)]
+    pub fields: Vec<(String, String)>,
+    /// https URLs are asked for as http, as a TLS terminator in front of the proxy does.
+    #[arg(long)]
+    pub http: bool,
 }
 
 fn field(text: &str) -> Result<(String, String), String> {

@@ -5,6 +5,7 @@
 mod cache;
 mod flags;
 mod tables;
+mod warm;
 mod whereabouts;
 
 use std::io::{self, Write};
@@ -16,7 +17,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{self, Launch, Sources};
 use crate::roles;
-use flags::{Cli, Command};
+use flags::{CacheAction, CacheCommand, Cli, Command};
 
 /// Runs the command that the process's arguments name.
 ///
@@ -46,7 +47,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
             sources.file = Some(file_or_standard(file)?);
             print(config::effective(&sources.load()?).as_bytes())
         }
-        Command::Cache(command) => cache::run(&cache::request(&command.action), &command.of),
+        Command::Cache(CacheCommand { action, of }) => match action {
+            CacheAction::Ask(question) => cache::run(&cache::request(&question), &of),
+            CacheAction::Warm(command) => warm::run(&command, of.json),
+        },
         Command::Explain(command) => cache::run(&cache::explain(&command), &command.of),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -39,3 +39,4 @@ mod size;
 mod stale;
 mod start;
 mod targets;
+mod warm;
