@@ -247,8 +247,7 @@ impl World {
                 self.requests[n].at = At::Asking;
                 return None;
             }
-            Step::Read => return None,
-            Step::Refuse(_) => return None,
+            Step::Read | Step::Refuse(_) => return None,
         })
     }
 
