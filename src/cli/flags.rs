@@ -192,7 +192,7 @@ pub(super) struct Common {
     /// Worker processes [default: one a core].
     #[arg(long, value_name = "N")]
     workers: Option<String>,
-    /// Where responses are kept: dir:PATH | dir | memory | off [default: dir, which is ~/.cache/baton].
+    /// Where responses are kept: dir:PATH | dir | memory | postgres://USER@HOST/DATABASE | off [default: dir, which is ~/.cache/baton].
     ///
     /// The value selects the backend like a URL's scheme does.
     #[arg(long, value_name = "STORE")]

@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use crate::config::{self, Launch, Sources};
-use crate::roles;
+use crate::{janitor, roles};
 use flags::{Cli, Command};
 
 /// Runs the command that the process's arguments name.
@@ -59,7 +59,27 @@ pub fn run() -> anyhow::Result<ExitCode> {
 
 fn start(sources: Sources) -> anyhow::Result<ExitCode> {
     let config = sources.load()?;
+    if config.cache.store == config::StoreKind::Postgres {
+        prepare(&config)?;
+    }
     Err(roles::become_master(&Launch::new(config, sources)))
+}
+
+/// Makes the tables of a cache in PostgreSQL ready. What does not answer now is tried again by the janitor.
+///
+/// Errors: they are those of a newer baton, or the settings cannot be used.
+fn prepare(config: &config::Config) -> anyhow::Result<()> {
+    use janitor::postgres::{Newer, prepare, shortage};
+    let said = match prepare(&config.postgres) {
+        Ok(Some(facts)) => shortage(&config.postgres, config.workers, &facts),
+        Ok(None) => Some("the database does not answer; it is tried again".to_owned()),
+        Err(error) if error.is::<Newer>() => return Err(error),
+        Err(error) => Some(format!("{error:#}; it is tried again")),
+    };
+    if let Some(said) = said {
+        eprintln!("baton: the cache in PostgreSQL: {said}");
+    }
+    Ok(())
 }
 
 /// `./proxy.conf`, then `/etc/baton/proxy.conf`.
