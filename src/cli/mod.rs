@@ -46,6 +46,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             sources.file = Some(file_or_standard(file)?);
             print(config::effective(&sources.load()?).as_bytes())
         }
+        Command::Migrate { cache, file } => migrate(cache, file),
         Command::Cache(command) => cache::run(&cache::request(&command.action), &command.of),
         Command::Explain(command) => cache::run(&cache::explain(&command), &command.of),
         Command::Completions { shell } => {
@@ -63,6 +64,35 @@ fn start(sources: Sources) -> anyhow::Result<ExitCode> {
         prepare(&config)?;
     }
     Err(roles::become_master(&Launch::new(config, sources)))
+}
+
+fn migrate(cache: Option<String>, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let file = match (&cache, file) {
+        (Some(_), file) => file,
+        (None, file) => Some(file_or_standard(file)?),
+    };
+    let set = cache.map(|value| ("--cache".to_owned(), "cache.store".to_owned(), value));
+    let sources = Sources {
+        file,
+        listen: Vec::new(),
+        mode: Some(config::Mode::Forward),
+        set: set.into_iter().collect(),
+    };
+    let config = sources.load()?;
+    if config.cache.store != config::StoreKind::Postgres {
+        anyhow::bail!(
+            "only a cache in PostgreSQL has tables to be made: --cache postgres://USER@HOST/DATABASE names one"
+        );
+    }
+    let facts = janitor::postgres::prepare(&config.postgres)
+        .context("the cache in PostgreSQL")?
+        .context("the database does not answer")?;
+    let shown = config.postgres.shown();
+    let said = match facts.made {
+        0 => format!("{shown}: the tables are up to date\n"),
+        made => format!("{shown}: {made} migrations made\n"),
+    };
+    print(said.as_bytes())
 }
 
 /// Makes the tables of a cache in PostgreSQL ready. What does not answer now is tried again by the janitor.

@@ -95,6 +95,15 @@ impl Kept {
         match self {
             Kept::Disk(store) => store.find_on_disk(key, request),
             Kept::Memory(store) => store.find_other(key),
+            Kept::Postgres(store) => store.find_beyond(),
+        }
+    }
+
+    /// The store that other nodes use, too.
+    pub fn of_nodes(&self) -> Option<&Postgres<InRegion>> {
+        match self {
+            Kept::Postgres(store) => Some(store),
+            Kept::Disk(_) | Kept::Memory(_) => None,
         }
     }
 

@@ -7,6 +7,7 @@
 //! (`shared::Distant`): nobody here finds it until the database has been told.
 
 mod filling;
+mod lease;
 mod link;
 mod rows;
 pub mod schema;
@@ -26,6 +27,7 @@ use crate::config::Postgres as Settings;
 use crate::http::Headers;
 use crate::shared::{Counter, Region, Ticket};
 pub use filling::Filling;
+pub use lease::{Lease, Turn};
 use link::{Link, What};
 pub use rows::{InRow, Rows};
 use server::{Server, ServerError};
@@ -96,6 +98,24 @@ impl<C: Coherence + 'static> Postgres<C> {
         self.inner.copy(key, request)
     }
 
+    /// What there is where nothing is in memory. Never waits.
+    pub fn find_beyond(&self) -> Find {
+        match self.inner.link.is_open(What::Reading) {
+            true => Find::Absent,
+            false => Find::AskDisk,
+        }
+    }
+
+    /// Before an origin server is asked: whether another node asks it already.
+    pub async fn take_turn(&self, key: &[u8]) -> Turn {
+        Lease::take(&self.inner.link, Name::of(key).base).await
+    }
+
+    /// Whether some node is asking for it.
+    pub async fn is_asked_for(&self, key: &[u8]) -> bool {
+        Lease::is_taken(&self.inner.link, Name::of(key).base).await
+    }
+
     /// From now on nothing is stored, not even what has begun to arrive.
     pub fn close(&self) {
         self.inner.closed.set(true);
@@ -133,10 +153,7 @@ impl<C: Coherence + 'static> Store for Postgres<C> {
         if let Some(object) = self.inner.copy(key, request) {
             return Find::Object(object);
         }
-        match self.inner.link.is_open(What::Reading) {
-            true => Find::Absent,
-            false => Find::AskDisk,
-        }
+        self.find_beyond()
     }
 
     async fn look(&self, key: &[u8], request: &Headers) -> Find {

@@ -26,6 +26,15 @@ const REFRESH: &str = "SELECT kept, change, itself FROM baton_refresh(\
 const PURGE: &str = "SELECT removed, change FROM baton_purge($1, $2)";
 const DISCARD: &str = "SELECT baton_discard($1)";
 const USED: &str = "UPDATE baton_objects SET used = clock_timestamp() WHERE id = ANY ($1)";
+/// A lease is taken, or made longer; whether it is ours, and whether something has come into the store of late.
+const TAKE: &str = "WITH taken AS (INSERT INTO baton_fetches AS own (name, node, until) \
+    VALUES ($1, $2, clock_timestamp() + interval '10 seconds') ON CONFLICT (name) DO UPDATE \
+    SET node = excluded.node, until = excluded.until WHERE own.until < clock_timestamp() OR own.node = excluded.node RETURNING 1) \
+    SELECT EXISTS (SELECT FROM taken), EXISTS (SELECT FROM baton_objects WHERE name = $1 \
+    AND greatest(stored, used) > clock_timestamp() - interval '10 seconds')";
+const TAKEN: &str =
+    "SELECT EXISTS (SELECT FROM baton_fetches WHERE name = $1 AND until > clock_timestamp())";
+const RELEASE: &str = "DELETE FROM baton_fetches WHERE name = $1 AND node = $2";
 const WRITABLE: &str =
     "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean)";
 
@@ -46,6 +55,9 @@ pub struct Session {
     discard: Statement,
     used: Statement,
     writable: Statement,
+    take: Statement,
+    taken: Statement,
+    release: Statement,
     /// Moves the octets, as long as the session is held.
     _driver: Driver,
 }
@@ -121,7 +133,12 @@ impl Session {
             prepare(USED),
             prepare(WRITABLE),
         )?;
+        let (take, taken, release) =
+            tokio::try_join!(prepare(TAKE), prepare(TAKEN), prepare(RELEASE))?;
         Ok(Session {
+            take,
+            taken,
+            release,
             look,
             heads,
             body,
@@ -292,6 +309,29 @@ impl Session {
 
     pub async fn used(&self, ids: &[i64]) -> Result<(), Error> {
         self.client.execute(&self.used, &[&ids]).await.map(drop)
+    }
+
+    /// Whether the fetch is ours, and whether it is worth a look in the store before.
+    pub async fn take(&self, name: &[u8; 16], node: i64) -> Result<(bool, bool), Error> {
+        let row = self
+            .client
+            .query_one(&self.take, &[&&name[..], &node])
+            .await?;
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    }
+
+    pub async fn is_taken(&self, name: &[u8; 16]) -> Result<bool, Error> {
+        self.client
+            .query_one(&self.taken, &[&&name[..]])
+            .await?
+            .try_get(0)
+    }
+
+    pub async fn release(&self, name: &[u8; 16], node: i64) -> Result<(), Error> {
+        self.client
+            .execute(&self.release, &[&&name[..], &node])
+            .await
+            .map(drop)
     }
 
     pub async fn is_writable(&self) -> Result<bool, Error> {

@@ -1,10 +1,12 @@
 //! A cache in PostgreSQL: kept over restarts, shared by nodes, and of no harm when the database is in trouble.
 
 mod nodes;
+mod secrets;
 mod trouble;
 
+use crate::support::baton::BATON;
 use crate::support::origin::ok;
-use crate::support::{Baton, Origin, PostgresServer, Request, eventually};
+use crate::support::{Baton, Ended, Origin, PostgresServer, Request, eventually};
 
 /// What the target says: `/size/N` has so many octets, which tell where they are; everything is fresh for long.
 fn answer(request: &Request) -> Vec<u8> {
@@ -141,5 +143,28 @@ fn tables_of_a_newer_one_are_left_alone() {
     assert!(
         said.contains("newer baton") && said.contains("999"),
         "{said}"
+    );
+}
+
+#[test]
+fn tables_are_made_by_a_command_too() {
+    let server = PostgresServer::start();
+    let url = server.url().replace("baton@", "baton:sesame@");
+    let run = || Ended::of(std::process::Command::new(BATON).args(["migrate", "--cache", &url]));
+    let (first, again) = (run(), run());
+    assert!(
+        first.out.contains("1 migrations made") && again.out.contains("up to date"),
+        "{}{}",
+        first.out,
+        first.err
+    );
+    assert!(!first.out.contains("sesame"));
+    assert_eq!(server.number("SELECT count(*) FROM baton_counter"), 1);
+    let of_directory =
+        Ended::of(std::process::Command::new(BATON).args(["migrate", "--cache", "memory"]));
+    assert!(
+        of_directory.err.contains("only a cache in PostgreSQL"),
+        "{}",
+        of_directory.err
     );
 }

@@ -270,3 +270,98 @@ fn two_nodes_at_once_never_serve_a_wrong_octet() {
         }
     });
 }
+
+/// How often the origin server was asked for it.
+fn asked_for(origin: &Origin, target: &str) -> usize {
+    let requests = origin.requests();
+    requests
+        .iter()
+        .filter(|request| request.target == target)
+        .count()
+}
+
+#[test]
+fn a_herd_over_two_nodes_is_one_request() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(|request| {
+        if request.target.starts_with("/herd") {
+            std::thread::park_timeout(Duration::from_millis(300));
+        }
+        answer(request)
+    });
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    is_connected(&one);
+    is_connected(&two);
+    for n in 0..3 {
+        let target = format!("/herd/{n}/size/200000");
+        std::thread::scope(|scope| {
+            for baton in [&one, &two, &one, &two, &one, &two] {
+                let target = &target;
+                scope.spawn(move || {
+                    let response = baton.client().get(target);
+                    assert!(response.status == 200 && response.body == content(target));
+                });
+            }
+        });
+        assert_eq!(asked_for(&origin, &target), 1, "{target}");
+    }
+    eventually("no lease is left", || {
+        (server.number("SELECT count(*) FROM baton_fetches") == 0).then_some(())
+    });
+}
+
+/// Whoever holds the lease dies: the others wait for its end, and then ask themselves.
+#[test]
+fn a_node_that_dies_while_it_asks_holds_up_the_others_for_a_while_only() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(|request| {
+        if request.target == "/dies/size/10" && request.field("x-dies").is_some() {
+            std::thread::park_timeout(Duration::from_secs(30));
+        }
+        answer(request)
+    });
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    is_connected(&one);
+    is_connected(&two);
+    let mut first = one.client();
+    first.send("GET /dies/size/10 HTTP/1.1\r\nHost: a.example\r\nX-Dies: 1\r\n\r\n");
+    eventually("it asks", || {
+        (asked_for(&origin, "/dies/size/10") == 1).then_some(())
+    });
+    for pid in one.workers() {
+        one.signal(pid, "KILL");
+    }
+    let since = Instant::now();
+    let response = two.client().get("/dies/size/10");
+    assert!(response.body == content("/dies/size/10"));
+    println!("answered after {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(12));
+    assert_eq!(asked_for(&origin, "/dies/size/10"), 2);
+}
+
+/// What is for nobody else is waited for by nobody for longer than until its head shows that.
+#[test]
+fn what_is_not_kept_is_asked_for_by_each_node() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(|request| match request.target.as_str() {
+        "/own" => {
+            std::thread::park_timeout(Duration::from_millis(100));
+            ok("Cache-Control: no-store\r\n", "own")
+        }
+        _ => answer(request),
+    });
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    is_connected(&one);
+    is_connected(&two);
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        for baton in [&one, &two] {
+            scope.spawn(move || assert_eq!(baton.client().get("/own").text(), "own"));
+        }
+    });
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        since.elapsed()
+    );
+}

@@ -17,6 +17,8 @@ pub struct PostgresServer {
     keeper: Option<Child>,
     user: Option<(u32, u32)>,
     arguments: Vec<String>,
+    /// What its socket is called by, too.
+    port: u16,
 }
 
 impl PostgresServer {
@@ -35,6 +37,7 @@ impl PostgresServer {
             directory,
             keeper: None,
             user: unprivileged(),
+            port: 5432,
             arguments: settings
                 .iter()
                 .flat_map(|it| ["-c".to_owned(), (*it).to_owned()])
@@ -65,12 +68,51 @@ impl PostgresServer {
         server
     }
 
+    /// Over TCP and TLS alone, where the password is wanted: the port, and the file with the certificate that its own is signed by.
+    pub fn with_tls(password: &str) -> (PostgresServer, u16, PathBuf) {
+        let mut server = PostgresServer::start();
+        server.execute(&format!("ALTER ROLE baton PASSWORD '{password}'"));
+        server.stop();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let script = "umask 077; cd \"$0\" && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -keyout ca.key -out ca.pem \
+            && openssl req -newkey rsa:2048 -nodes -subj /CN=db -keyout data/server.key -out db.csr \
+            && echo subjectAltName=IP:127.0.0.1 >ext && openssl x509 -req -in db.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+            -extfile ext -out data/server.crt && chmod 644 ca.pem \
+            && printf 'local all all trust\\nhostssl all all 127.0.0.1/32 scram-sha-256\\n' >data/pg_hba.conf";
+        let mut command = server.command(Path::new("/bin/sh"));
+        let made = command
+            .args(["-c", script])
+            .arg(&server.directory)
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "openssl: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        for setting in [
+            "ssl=on".to_owned(),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+        ] {
+            server.arguments.extend(["-c".to_owned(), setting]);
+        }
+        server.port = port;
+        server.run();
+        let roots = server.directory.join("ca.pem");
+        (server, port, roots)
+    }
+
     /// Starts it, after `stop`.
     pub fn run(&mut self) {
         assert!(self.keeper.is_none(), "it runs");
         let log = self.directory.join("log");
         let script = "folder=$1; shift; \"$@\" >>\"$folder/log\" 2>&1 & server=$!; read _; \
-            kill -CONT $server; kill -QUIT $server; wait $server; [ -e \"$folder/stopped\" ] || rm -rf \"$folder\"";
+            kill -CONT $server 2>&-; kill -QUIT $server 2>&-; wait $server; [ -e \"$folder/stopped\" ] || rm -rf \"$folder\"";
         let _ = std::fs::remove_file(self.directory.join("stopped"));
         let mut command = self.command(Path::new("/bin/sh"));
         command
@@ -131,7 +173,8 @@ impl PostgresServer {
 
     fn url_with(&self, more: &str) -> String {
         let socket = self.directory.display().to_string().replace('/', "%2F");
-        format!("postgres://baton@{socket}/postgres?connect_timeout=5{more}")
+        let port = self.port;
+        format!("postgres://baton@{socket}:{port}/postgres?connect_timeout=5{more}")
     }
 
     pub fn execute(&self, sql: &str) {
