@@ -153,8 +153,8 @@ struct Heard {
     /// The last change that there is, and the last that nobody remembers.
     number: u64,
     pruned: u64,
-    /// Where copies of what has changed are; none: no copy counts any more.
-    hashes: Option<Vec<u64>>,
+    /// The changes behind the last one that was applied, each with where copies of it are; none: no copy counts any more.
+    hashes: Option<Vec<(u64, u64)>>,
 }
 
 impl Heard {
@@ -166,13 +166,15 @@ impl Heard {
         let mut hashes = Some(Vec::new());
         for row in rows {
             let change: Option<i64> = row.try_get(3)?;
-            if change.is_none() {
+            let Some(change) = change else {
                 continue;
-            }
+            };
             let hash: Option<i64> = row.try_get(5)?;
             let is_everything: bool = row.try_get(4)?;
             match (hash, &mut hashes) {
-                (Some(hash), Some(hashes)) if !is_everything => hashes.push(hash.cast_unsigned()),
+                (Some(hash), Some(hashes)) if !is_everything => {
+                    hashes.push((change.cast_unsigned(), hash.cast_unsigned()));
+                }
                 _ => hashes = None,
             }
         }
@@ -190,7 +192,10 @@ impl Heard {
             && (self.pruned..=self.number).contains(&applied);
         match &self.hashes {
             Some(hashes) if is_next => {
-                hashes.iter().for_each(|hash| region.versions().bump(*hash));
+                // What a worker has counted itself meanwhile must not undo what it has stored since.
+                let counted = distant.applied();
+                let others = hashes.iter().filter(|(number, _)| *number > counted);
+                others.for_each(|(_, hash)| region.versions().bump(*hash));
             }
             _ => {
                 region.versions().bump_epoch();
@@ -294,7 +299,7 @@ mod tests {
             incarnation: 7,
             number,
             pruned: 0,
-            hashes: Some(hashes.to_vec()),
+            hashes: Some(hashes.iter().map(|hash| (number, *hash)).collect()),
         }
     }
 

@@ -18,6 +18,9 @@ pub mod trouble;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::disk::format::Kept;
 use super::{Body, Coherence, Find, Hot, NotKept, Object, Store, Version};
@@ -34,6 +37,8 @@ use server::{Server, ServerError};
 pub use session::PIECE_SIZE;
 use session::{Found, Known, Refreshed};
 
+/// How long an invalidation waits until those before it are known here.
+const CATCHING_UP: Duration = Duration::from_millis(20);
 /// Octets of bodies on their way to the database, over all responses of a worker.
 const MAX_ARRIVING: u64 = 128 << 20;
 /// Between two times that the database is told what has been used, in looks (one a second).
@@ -434,8 +439,15 @@ impl<C: Coherence + 'static> Inner<C> {
         match self.link.ask(What::Writing, purge).await {
             Some((removed, change)) if change > 0 => {
                 self.coherence.bump(hash);
-                self.region.distant().applied_next(change);
-                self.region.distant().paid(ticket);
+                let distant = self.region.distant();
+                distant.applied_next(change);
+                distant.paid(ticket);
+                // Where another change came before it, the janitor is about to say so; what is stored next must not be
+                // taken for what this one has overtaken.
+                let until = Instant::now() + CATCHING_UP;
+                while distant.applied() < change && Instant::now() < until {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 removed
             }
             _ => 0,
