@@ -45,6 +45,9 @@ impl PostgresServer {
         };
         let open = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(&server.directory, open).unwrap();
+        if let Some((uid, gid)) = server.user {
+            std::os::unix::fs::chown(&server.directory, Some(uid), Some(gid)).unwrap();
+        }
         let made = server
             .command(&binary("initdb"))
             .args([
