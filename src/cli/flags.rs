@@ -58,6 +58,15 @@ pub(super) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Makes the tables of a cache in PostgreSQL, or brings them up to date; a start does the same.
+    Migrate {
+        /// Where they are, as postgres://USER@HOST/DATABASE.
+        #[arg(long, value_name = "STORE")]
+        cache: Option<String>,
+        /// Configuration file [default: ./proxy.conf, then /etc/baton/proxy.conf, if no store is named].
+        #[arg(short = 'c', long = "config", value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Looks into a cache, checks it, and removes from it: that of a running instance, or a directory at rest.
     #[command(after_help = CACHE_HELP)]
     Cache(CacheCommand),
@@ -228,7 +237,7 @@ pub(super) struct Common {
     /// Worker processes [default: one a core].
     #[arg(long, value_name = "N")]
     workers: Option<String>,
-    /// Where responses are kept: dir:PATH | dir | memory | off [default: dir, which is ~/.cache/baton].
+    /// Where responses are kept: dir:PATH | dir | memory | postgres://USER@HOST/DATABASE | off [default: dir, which is ~/.cache/baton].
     ///
     /// The value selects the backend like a URL's scheme does.
     #[arg(long, value_name = "STORE")]

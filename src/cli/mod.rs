@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use crate::config::{self, Launch, Sources};
-use crate::roles;
+use crate::{janitor, roles};
 use flags::{CacheAction, CacheCommand, Cli, Command};
 
 /// Runs the command that the process's arguments name.
@@ -47,6 +47,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             sources.file = Some(file_or_standard(file)?);
             print(config::effective(&sources.load()?).as_bytes())
         }
+        Command::Migrate { cache, file } => migrate(cache, file),
         Command::Cache(CacheCommand { action, of }) => match action {
             CacheAction::Ask(question) => cache::run(&cache::request(&question), &of),
             CacheAction::Warm(command) => warm::run(&command, of.json),
@@ -63,7 +64,56 @@ pub fn run() -> anyhow::Result<ExitCode> {
 
 fn start(sources: Sources) -> anyhow::Result<ExitCode> {
     let config = sources.load()?;
+    if config.cache.store == config::StoreKind::Postgres {
+        prepare(&config)?;
+    }
     Err(roles::become_master(&Launch::new(config, sources)))
+}
+
+fn migrate(cache: Option<String>, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let file = match (&cache, file) {
+        (Some(_), file) => file,
+        (None, file) => Some(file_or_standard(file)?),
+    };
+    let set = cache.map(|value| ("--cache".to_owned(), "cache.store".to_owned(), value));
+    let sources = Sources {
+        file,
+        listen: Vec::new(),
+        mode: Some(config::Mode::Forward),
+        set: set.into_iter().collect(),
+    };
+    let config = sources.load()?;
+    if config.cache.store != config::StoreKind::Postgres {
+        anyhow::bail!(
+            "only a cache in PostgreSQL has tables to be made: --cache postgres://USER@HOST/DATABASE names one"
+        );
+    }
+    let facts = janitor::postgres::prepare(&config.postgres)
+        .context("the cache in PostgreSQL")?
+        .context("the database does not answer")?;
+    let shown = config.postgres.shown();
+    let said = match facts.made {
+        0 => format!("{shown}: the tables are up to date\n"),
+        made => format!("{shown}: {made} migrations made\n"),
+    };
+    print(said.as_bytes())
+}
+
+/// Makes the tables of a cache in PostgreSQL ready. What does not answer now is tried again by the janitor.
+///
+/// Errors: they are those of a newer baton, or the settings cannot be used.
+fn prepare(config: &config::Config) -> anyhow::Result<()> {
+    use janitor::postgres::{Newer, prepare, shortage};
+    let said = match prepare(&config.postgres) {
+        Ok(Some(facts)) => shortage(&config.postgres, config.workers, &facts),
+        Ok(None) => Some("the database does not answer; it is tried again".to_owned()),
+        Err(error) if error.is::<Newer>() => return Err(error),
+        Err(error) => Some(format!("{error:#}; it is tried again")),
+    };
+    if let Some(said) = said {
+        eprintln!("baton: the cache in PostgreSQL: {said}");
+    }
+    Ok(())
 }
 
 /// `./proxy.conf`, then `/etc/baton/proxy.conf`.

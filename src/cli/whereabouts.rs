@@ -33,7 +33,7 @@ pub(super) fn find(of: &Whereabouts) -> anyhow::Result<Meant> {
         StoreKind::Off => {
             bail!("nothing is kept where the cache is off; --cache dir:PATH names another one")
         }
-        StoreKind::Memory => in_memory(&config, of.file.is_some()),
+        StoreKind::Memory | StoreKind::Postgres => in_memory(&config, of.file.is_some()),
         StoreKind::Directory => {
             let is_named = of.cache.is_some() || of.file.is_some();
             let running = match is_named {

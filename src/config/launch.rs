@@ -156,6 +156,10 @@ fn settle(config: &mut Config) -> Result<(), Error> {
             config.cache.store = StoreKind::Memory;
         }
     }
+    if config.cache.store == StoreKind::Postgres {
+        let found = config.postgres.find_password();
+        found.map_err(|message| Error::new(Place::Whole, "postgres.password_file", message))?;
+    }
     // In memory alone a worker holds its share, and an object must fit into one.
     let share = config.cache.memory / config.workers as u64;
     if config.cache.store == StoreKind::Memory && config.cache.max_object > share {

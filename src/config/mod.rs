@@ -7,6 +7,7 @@
 mod error;
 mod launch;
 mod policies;
+mod postgres;
 mod settings;
 mod shipped;
 mod value;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use error::Error;
 pub use launch::{Launch, Sources, control_directories, standard_control_directory};
 pub use policies::{CacheRule, Overrides};
+pub use postgres::{Postgres, Secret, Tls};
 pub use shipped::{effective, shipped};
 
 /// How a listener reads its requests.
@@ -41,6 +43,7 @@ pub struct Config {
     pub origin: Origin,
     pub reverse: Reverse,
     pub cache: Cache,
+    pub postgres: Postgres,
     /// The first that matches counts.
     pub cache_rules: Vec<CacheRule>,
     pub control: Control,
@@ -142,6 +145,8 @@ pub enum StoreKind {
     Directory,
     Memory,
     Off,
+    /// A database, as `Config::postgres` says.
+    Postgres,
 }
 
 /// What becomes of an explicitly fresh response with Set-Cookie.

@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::postgres::{is_url, masked};
 use super::value::Kind;
 use super::{
-    AccessFormat, Cache, CacheRule, Config, HostField, Listener, Mode, SetCookie, StoreKind,
+    AccessFormat, CacheRule, Config, HostField, Listener, Mode, Secret, SetCookie, StoreKind, Tls,
 };
 
 /// One setting of `T` (the whole configuration, or one listener).
@@ -167,16 +168,16 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         "Host that the origin server sees: the client's (pass), or that of `reverse.to` (origin)."),
 
     setting!("cache.store" = "\"dir\"",
-        Kind::Text(|c, text| store(&mut c.cache, text), |c| show_store(&c.cache)),
-        "Where responses are kept, `--cache` sets it: dir:PATH, dir ($CACHE_DIRECTORY, else $XDG_CACHE_HOME/baton, else ~/.cache/baton), memory, or off."),
+        Kind::Text(store, show_store),
+        "Where responses are kept, `--cache` sets it: dir:PATH, dir ($CACHE_DIRECTORY, else $XDG_CACHE_HOME/baton, else ~/.cache/baton), memory, postgres://USER@HOST/DATABASE, or off."),
     setting!("cache.memory" = "\"256MiB\"", Kind::Size(0, 1 << 44, |c| &mut c.cache.memory),
-        "Memory for stored responses, over all workers; with a directory only small ones are kept there, too."),
+        "Memory for stored responses, over all workers; with a directory or PostgreSQL only small ones are kept there, too."),
     setting!("cache.max_object" = "\"1GiB\"", Kind::Size(KIB, 1 << 40, |c| &mut c.cache.max_object),
         "Largest body that is stored (in memory alone: a worker's share of `cache.memory` at the most)."),
     setting!("cache.finish_aborted" = "\"64KiB\"", Kind::Size(0, 1 << 40, |c| &mut c.cache.finish_aborted),
         "A response that is stored is fetched to its end although its clients have left, if no more than this is missing; 0: never; from `cache.max_object` on: always."),
     setting!("cache.max_size" = "\"0\"", Kind::Size(0, 1 << 50, |c| &mut c.cache.max_size),
-        "Space on the disk for the cache; 0: half of what is free at the start, with what it has already."),
+        "Space on the disk for the cache; 0: half of what is free at the start, with what it has already; in PostgreSQL: no limit."),
     setting!("cache.min_free" = "\"0\"", Kind::Size(0, 1 << 50, |c| &mut c.cache.min_free),
         "Space on the disk that is left free; 0: a twentieth of the file system, 1 GiB at the most."),
     setting!("cache.open_files" = "1024", Kind::Count(0, 1 << 20, |c| &mut c.cache.open_files),
@@ -211,10 +212,28 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     setting!("cache.cache_status_key" = "false", Kind::Flag(|c| &mut c.cache.cache_status_key),
         "Cache-Status tells the cache key, too."),
 
+    setting!("postgres.connections" = "4", Kind::Count(1, 64, |c| &mut c.postgres.connections),
+        "Connections of each worker to the database; a node has two more."),
+    setting!("postgres.deadline" = "\"250ms\"", Kind::Duration(ms(10), secs(60), |c| &mut c.postgres.deadline),
+        "How long a request waits for the database; then it goes on without, and nobody waits until the database answers again."),
+    setting!("postgres.logged" = "false", Kind::Flag(|c| &mut c.postgres.logged),
+        "true: the cache survives a crash of the database, and storing costs more (tables are LOGGED)."),
+    setting!("postgres.password_file" = "\"\"",
+        Kind::Text(|c, text| { c.postgres.password_file = path(text)?; Ok(()) }, |c| show_path(&c.postgres.password_file)),
+        "A file with the password, where the URL has none; empty: $CREDENTIALS_DIRECTORY/postgres-password, else $PGPASSWORD."),
+    setting!("postgres.tls" = "\"auto\"",
+        Kind::Choice(&["auto", "on", "off"],
+            |c, word| c.postgres.tls = match word { "on" => Tls::On, "off" => Tls::Off, _ => Tls::Auto },
+            |c| match c.postgres.tls { Tls::Auto => "auto", Tls::On => "on", Tls::Off => "off" }),
+        "TLS to the database, always verified. auto: as sslmode in the URL says, else for all hosts but this one."),
+    setting!("postgres.ca_file" = "\"\"",
+        Kind::Text(|c, text| { c.postgres.ca_file = path(text)?; Ok(()) }, |c| show_path(&c.postgres.ca_file)),
+        "Certificates (PEM) that the database's is verified with; empty: the system's."),
+
     setting!("control.socket" = "\"\"",
         Kind::Text(|c, text| { c.control.socket = socket(text)?; Ok(()) },
             |c| c.control.socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default()),
-        "With `--cache memory`: where `baton explain` and `baton cache` reach the instance; empty: ADDRESS.sock in $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/baton, else /run/baton (root), else /tmp/baton-UID. With a directory the socket is in that."),
+        "With `--cache memory` or PostgreSQL: where `baton explain` and `baton cache` reach the instance; empty: ADDRESS.sock in $RUNTIME_DIRECTORY, else $XDG_RUNTIME_DIR/baton, else /run/baton (root), else /tmp/baton-UID. With a directory the socket is in that."),
 
     setting!("access.clients" = "[]", Kind::Networks(|c| &mut c.access.clients),
         "Who may use the proxy; empty: loopback and this host's own addresses."),
@@ -279,10 +298,19 @@ fn origin(text: &str) -> Result<Option<String>, String> {
     Ok(Some(authority.to_owned()))
 }
 
-/// `memory`, `off`, `dir` or `dir:PATH`.
-fn store(cache: &mut Cache, text: &str) -> Result<(), String> {
-    let hint = "write \"dir:/var/cache/baton\", \"dir\", \"memory\" or \"off\"";
+/// `memory`, `off`, `dir`, `dir:PATH` or `postgres://…`.
+fn store(config: &mut Config, text: &str) -> Result<(), String> {
+    let hint = "write \"dir:/var/cache/baton\", \"dir\", \"memory\", \"postgres://user@host/database\" or \"off\"";
+    let cache = &mut config.cache;
     cache.directory = None;
+    config.postgres.url = Secret::default();
+    if is_url(text) {
+        let read = text.parse::<tokio_postgres::Config>();
+        read.map_err(|error| format!("{}: {error}", masked(text)))?;
+        cache.store = StoreKind::Postgres;
+        config.postgres.url = Secret::new(text);
+        return Ok(());
+    }
     cache.store = match text.split_once(':') {
         None if text == "dir" => StoreKind::Directory,
         None if text == "memory" => StoreKind::Memory,
@@ -293,18 +321,40 @@ fn store(cache: &mut Cache, text: &str) -> Result<(), String> {
             cache.directory = Some(path);
             StoreKind::Directory
         }
-        _ => return Err(format!("\"{text}\" is no place to keep responses: {hint}")),
+        _ => {
+            return Err(format!(
+                "\"{}\" is no place to keep responses: {hint}",
+                masked(text)
+            ));
+        }
     };
     Ok(())
 }
 
-fn show_store(cache: &Cache) -> String {
-    match (cache.store, &cache.directory) {
+fn show_store(config: &Config) -> String {
+    match (config.cache.store, &config.cache.directory) {
+        (StoreKind::Postgres, _) => config.postgres.shown(),
         (StoreKind::Directory, Some(path)) => format!("dir:{}", path.display()),
         (StoreKind::Directory, None) => "dir".to_owned(),
         (StoreKind::Memory, _) => "memory".to_owned(),
         (StoreKind::Off, _) => "off".to_owned(),
     }
+}
+
+/// Every process must find the same one, wherever it stands.
+fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "" => Ok(None),
+        text => std::path::absolute(text)
+            .map(Some)
+            .map_err(|error| format!("\"{text}\": {error}")),
+    }
+}
+
+fn show_path(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default()
 }
 
 fn socket(text: &str) -> Result<Option<PathBuf>, String> {

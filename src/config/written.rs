@@ -12,7 +12,7 @@ use super::policies::{OVERRIDABLE, Overrides};
 use super::settings::{LISTENER, RULE, SETTINGS, Setting};
 use super::{
     Access, AccessFormat, Cache, CacheRule, Client, Config, Control, HostField, Listener, Log,
-    Mode, Origin, Queue, Reverse, SetCookie, StoreKind, Worker,
+    Mode, Origin, Postgres, Queue, Reverse, SetCookie, StoreKind, Worker,
 };
 
 /// All settings at their declared defaults, without a listener.
@@ -293,6 +293,7 @@ fn blank() -> Config {
             host: HostField::Pass,
         },
         cache: blank_cache(),
+        postgres: Postgres::blank(),
         cache_rules: Vec::new(),
         control: Control { socket: None },
         access: Access {

@@ -4,7 +4,8 @@
 //! a tour of the disk when there is one, each for a moment. It serves no client and nothing waits for it: without
 //! it, workers store until the limit and no further. The master starts it, and again when it ends; `roles` runs it.
 //!
-//! Where responses are kept in memory alone it only answers commands (`memory`): the workers know what there is.
+//! Where responses are kept in memory alone it only answers commands (`memory`): the workers know what there is. Where they are in
+//! PostgreSQL it hears of what other nodes change (`postgres`).
 //!
 //! It ends when its channel does (the master is gone), when it is told to, and when the directory is no longer the
 //! one that it knows: then the master makes everything ready anew.
@@ -19,6 +20,7 @@ mod ledger;
 pub mod meeting;
 mod memory;
 pub mod operations;
+pub mod postgres;
 pub mod protocol;
 mod tour;
 mod trouble;
@@ -118,6 +120,9 @@ pub fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow::Resul
     crate::log::init("janitor", &launch.config.log)?;
     if launch.config.cache.store == StoreKind::Memory {
         return memory::run(channel, launch, region);
+    }
+    if launch.config.cache.store == StoreKind::Postgres {
+        return postgres::run(channel, launch, region);
     }
     let config = &launch.config.cache;
     let path = config.directory.as_deref();

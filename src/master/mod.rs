@@ -293,6 +293,7 @@ fn summary(config: &Config) -> String {
         (StoreKind::Directory, Some(path)) => path.display().to_string(),
         (StoreKind::Directory | StoreKind::Memory, _) => "memory".to_owned(),
         (StoreKind::Off, _) => "off".to_owned(),
+        (StoreKind::Postgres, _) => config.postgres.shown(),
     };
     format!("{workers}, cache {store}")
 }

@@ -58,6 +58,7 @@ counters! {
     CacheStored, "cache_stored", "Responses stored.";
     CacheDamaged, "cache_damaged", "Stored responses that were damaged, and are gone.";
     CacheErrors, "cache_errors", "Times the disk refused to store or to give back.";
+    StoreFailures, "store_failures", "Times the database failed, or did not answer in time.";
     CacheEvicted, "cache_evicted", "Stored responses that made room for others.";
     CacheSwept, "cache_swept", "Files removed from the cache directory that led nowhere.";
     CacheInvalidated, "cache_invalidated", "Stored responses invalidated.";

@@ -5,6 +5,7 @@
 //! calls it. The tables of the cache directory take no memory until it is used.
 
 mod counters;
+mod distant;
 mod filter;
 mod inflight;
 mod journal;
@@ -23,6 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::sys::memory::{Shared, in_shared_memory};
 
 pub use counters::{Counter, Counters};
+pub use distant::{Distant, Owed, Ticket};
 pub use filter::Filter;
 pub use inflight::{Claim, Claimed, Inflight};
 pub use journal::{Entry, Journal, Kind, Position, Stored};
@@ -36,7 +38,7 @@ pub use versions::{Version, Versions};
 const MAGIC: u64 = u64::from_le_bytes(*b"baton\0\0\0");
 
 /// Must rise with any change of the layout below.
-const LAYOUT_VERSION: u64 = 3;
+const LAYOUT_VERSION: u64 = 4;
 
 /// More workers than any machine of ours has cores.
 pub const MAX_WORKERS: usize = 1024;
@@ -62,6 +64,7 @@ pub struct Region {
 struct Layout {
     versions: usize,
     inflight: usize,
+    distant: usize,
     rings: usize,
     loads: usize,
     counters: usize,
@@ -179,6 +182,12 @@ impl Region {
         self.one(Layout::of(self.workers).inflight)
     }
 
+    /// What is known of a store that other nodes use, too.
+    #[must_use]
+    pub fn distant(&self) -> &Distant {
+        self.one(Layout::of(self.workers).distant)
+    }
+
     /// The account of the cache directory.
     #[must_use]
     pub fn space(&self) -> &Space {
@@ -235,7 +244,8 @@ impl Layout {
     const fn of(workers: usize) -> Layout {
         let versions = size_of::<Header>();
         let inflight = versions + size_of::<Versions>();
-        let rings = inflight + size_of::<Inflight>();
+        let distant = inflight + size_of::<Inflight>();
+        let rings = distant + size_of::<Distant>();
         let loads = rings + workers * size_of::<Ring>();
         let counters = loads + workers * size_of::<LoadRow>();
         let space = counters + (workers + 2) * size_of::<Counters>();
@@ -247,6 +257,7 @@ impl Layout {
         Layout {
             versions,
             inflight,
+            distant,
             rings,
             loads,
             counters,

@@ -1,4 +1,4 @@
-//! The body of a stored response, in memory or in a file.
+//! The body of a stored response, in memory, in a file, or in rows of a database.
 //!
 //! A file is held open, so that it can be served whatever becomes of its name. It refuses to serve a file that has
 //! been changed since it was opened.
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::disk::format::{self, Kept};
 use super::disk::read;
 use super::growing::Growing;
+use super::postgres::Rows;
 use crate::sys::files::{self, Access, Facts};
 
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub enum Body {
     File(Arc<BodyFile>),
     /// It is still arriving, and is no store's yet.
     Growing(Rc<Growing>),
+    /// In a database, read a piece at a time.
+    Rows(Rc<Rows>),
 }
 
 #[derive(Debug)]
@@ -46,6 +49,7 @@ impl Body {
             Body::Memory(body) => body.len() as u64,
             Body::File(body) => body.length,
             Body::Growing(body) => body.expected.unwrap_or_else(|| body.length()),
+            Body::Rows(body) => body.length,
         }
     }
 
@@ -60,6 +64,7 @@ impl Body {
             // The kernel's part of an open file is counted, too.
             Body::File(body) => size_of::<BodyFile>() + 4 * body.checksums.len() + 512,
             Body::Growing(_) => 0,
+            Body::Rows(body) => body.memory(),
         }
     }
 
@@ -69,13 +74,16 @@ impl Body {
             Body::Memory(_) => true,
             Body::File(body) => body.unchanged().is_some_and(|now| now.links > 0),
             Body::Growing(_) => false,
+            Body::Rows(body) => !body.is_given_up(),
         }
     }
 
     /// It is damaged: nobody is to be served from it any more.
     pub fn give_up(&self) {
-        if let Body::File(body) = self {
-            body.given_up.store(true, Relaxed);
+        match self {
+            Body::File(body) => body.given_up.store(true, Relaxed),
+            Body::Rows(body) => body.give_up(),
+            Body::Memory(_) | Body::Growing(_) => {}
         }
     }
 
@@ -86,6 +94,7 @@ impl Body {
                 one.as_ptr() == two.as_ptr() && one.len() == two.len()
             }
             (Body::File(one), Body::File(two)) => one.facts.inode == two.facts.inode,
+            (Body::Rows(one), Body::Rows(two)) => one.is(two),
             _ => false,
         }
     }
@@ -109,6 +118,7 @@ impl Body {
                 let read = tokio::task::spawn_blocking(move || body.checked_piece(at, length));
                 read.await.ok()?.map(Bytes::from)
             }
+            Body::Rows(body) => body.read(at, length).await,
             Body::File(_) | Body::Growing(_) => None,
         }
     }
@@ -118,7 +128,7 @@ impl Body {
         match self {
             Body::Memory(body) => out.extend_from_slice(body),
             Body::File(body) => body.read(out, access)?,
-            Body::Growing(_) => return Err(io::ErrorKind::WouldBlock.into()),
+            Body::Growing(_) | Body::Rows(_) => return Err(io::ErrorKind::WouldBlock.into()),
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{Coherence, Find, MAX_VARIANTS, Object, Store, Version, Writer};
+use super::{Body, Coherence, Find, MAX_VARIANTS, Object, Store, Version, Writer};
 use crate::cache::{Key, Part, Policy, Stored, Times, key, storable};
 use crate::http::{Headers, RequestHead, ResponseHead};
 use crate::shared::Region;
@@ -142,9 +142,21 @@ pub async fn object<S: Store>(
 }
 
 pub async fn body<S: Store>(store: &S, key: &str, request: &[(&str, &str)]) -> Option<Vec<u8>> {
-    object(store, key, request)
-        .await
-        .map(|object| octets(&object))
+    let object = object(store, key, request).await?;
+    Some(content(&object).await)
+}
+
+/// All of a body, wherever it is.
+pub async fn content(object: &Object) -> Vec<u8> {
+    let Body::Rows(rows) = &object.body else {
+        return octets(object);
+    };
+    let mut body = Vec::new();
+    while (body.len() as u64) < rows.length {
+        let read = rows.read(body.len() as u64, 300_000).await;
+        body.extend_from_slice(&read.unwrap());
+    }
+    body
 }
 
 pub fn octets(object: &Object) -> Vec<u8> {

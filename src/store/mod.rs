@@ -12,6 +12,7 @@ mod contract;
 pub mod disk;
 mod growing;
 pub mod hot;
+pub mod postgres;
 pub mod tiered;
 
 use std::rc::Rc;
@@ -25,6 +26,7 @@ pub use body::{Body, BodyFile};
 pub use disk::{Disk, OnDisk};
 pub use growing::{Growing, InFile, Read, Reader, SoFar};
 pub use hot::Hot;
+pub use postgres::{InRow, Postgres};
 pub use tiered::Tiered;
 
 /// Variants kept of one key; the oldest goes.
@@ -40,6 +42,8 @@ pub struct Object {
     pub body: Body,
     /// Where it is on the disk, if it is.
     pub on_disk: Option<OnDisk>,
+    /// Where it is in a database.
+    pub in_row: Option<InRow>,
 }
 
 impl Object {
@@ -50,6 +54,7 @@ impl Object {
             stored,
             body: Body::Memory(body),
             on_disk: None,
+            in_row: None,
         }
     }
 
@@ -61,6 +66,7 @@ impl Object {
             stored,
             body: self.body.clone(),
             on_disk: self.on_disk.clone(),
+            in_row: self.in_row,
         }
     }
 
@@ -72,6 +78,7 @@ impl Object {
             stored,
             body: Body::Growing(body),
             on_disk: None,
+            in_row: None,
         }
     }
 
@@ -103,7 +110,7 @@ impl<T: Coherence + ?Sized> Coherence for Rc<T> {
 #[derive(Debug)]
 pub enum Find {
     Absent,
-    /// Only the disk knows: `look` asks it.
+    /// Only the disk, or the database, knows: `look` asks it.
     AskDisk,
     Object(Rc<Object>),
     /// Something is kept under the key, and this request does not select it.
@@ -118,7 +125,7 @@ pub enum NotKept {
     /// Space is tight, and what is kept is asked for more often.
     Rare,
     TooLarge,
-    /// The disk refuses; it is tried again soon.
+    /// The disk or the database refuses; it is tried again soon.
     Trouble,
 }
 

@@ -299,7 +299,7 @@ impl<C: Coherence> Inner<C> {
         let other = match &object.body {
             Body::Memory(_) => &self.files,
             Body::File(_) => &self.memory,
-            Body::Growing(_) => return,
+            Body::Growing(_) | Body::Rows(_) => return,
         };
         if let Some(tier) = other {
             tier.forget_variant(key, &object.stored.selection);
@@ -310,7 +310,7 @@ impl<C: Coherence> Inner<C> {
         match body {
             Body::Memory(_) => self.memory.as_ref(),
             Body::File(_) => self.files.as_ref(),
-            Body::Growing(_) => None,
+            Body::Growing(_) | Body::Rows(_) => None,
         }
     }
 
@@ -335,6 +335,7 @@ fn object(found: Found) -> Option<Object> {
         head: found.kept.text,
         body,
         on_disk: Some(found.on_disk),
+        in_row: None,
     })
 }
 
@@ -438,6 +439,7 @@ fn stored_object(done: Done, inline: Option<Bytes>) -> Option<Object> {
         head: done.kept.text,
         body,
         on_disk: Some(OnDisk::new(done.name, done.kept.list)),
+        in_row: None,
     })
 }
 

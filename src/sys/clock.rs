@@ -13,6 +13,15 @@ pub fn monotonic_ms() -> u64 {
     seconds * 1000 + nanos / 1_000_000
 }
 
+/// The same, and it goes on while the machine sleeps: what must not be trusted for longer, awake or not.
+#[must_use]
+pub fn awake_or_not_ms() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux always has CLOCK_BOOTTIME");
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
+    seconds * 1000 + nanos / 1_000_000
+}
+
 /// Seconds since 1970, as Date and Age count them.
 #[must_use]
 pub fn unix_seconds() -> i64 {

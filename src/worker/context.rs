@@ -107,7 +107,7 @@ impl Context {
                 config.origin.idle_timeout,
             )),
             policies: config.policies(),
-            store: Kept::new(&config.cache, &region, worker),
+            store: Kept::new(&config, &region, worker)?,
             herd: Rc::new(Herd::new(region.clone(), worker)),
             behind: RefCell::default(),
             finishing: Cell::default(),

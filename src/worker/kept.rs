@@ -2,12 +2,15 @@
 
 use std::rc::Rc;
 
+use anyhow::Context;
+
 use crate::cache::{Key, Part, Stored};
-use crate::config::{Cache, StoreKind};
+use crate::config::{Config, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
 use crate::store::{
-    Coherence, Find, Hot, InFile, NotKept, Object, SoFar, Store, Tiered, Writer, hot, tiered,
+    Coherence, Find, Hot, InFile, NotKept, Object, Postgres, SoFar, Store, Tiered, Writer, hot,
+    postgres, tiered,
 };
 use crate::sys::limits;
 
@@ -15,12 +18,14 @@ use crate::sys::limits;
 pub enum Kept {
     Disk(Tiered<InRegion>),
     Memory(Hot<InRegion>),
+    Postgres(Postgres<InRegion>),
 }
 
 /// The body of a response on its way into one.
 pub enum Filling {
     Disk(tiered::Filling<InRegion>),
     Memory(hot::Filling<InRegion>),
+    Postgres(postgres::Filling<InRegion>),
 }
 
 /// Coherence with the other workers through shared memory.
@@ -37,12 +42,21 @@ impl Coherence for InRegion {
 }
 
 impl Kept {
-    /// None: nothing is kept.
-    pub fn new(config: &Cache, region: &Region, worker: usize) -> Option<Kept> {
+    /// None: nothing is kept. Must be called within the runtime.
+    ///
+    /// Errors: a database cannot be used as it is configured.
+    pub fn new(config: &Config, region: &Region, worker: usize) -> anyhow::Result<Option<Kept>> {
+        let settings = &config.postgres;
+        let config = &config.cache;
         let coherence = InRegion(region.clone());
         let memory = config.memory / region.workers() as u64;
-        match (config.store, &config.directory) {
+        Ok(match (config.store, &config.directory) {
             (StoreKind::Off, _) => None,
+            (StoreKind::Postgres, _) => {
+                let (region, max) = (region.clone(), config.max_object);
+                let store = Postgres::new(settings, region, worker, memory, max, coherence);
+                Some(Kept::Postgres(store.context("the cache in PostgreSQL")?))
+            }
             (StoreKind::Directory, Some(path)) => {
                 // Connections need descriptors more.
                 let descriptors = limits::descriptors().unwrap_or(256) as usize;
@@ -55,13 +69,13 @@ impl Kept {
             (StoreKind::Directory | StoreKind::Memory, _) => {
                 Some(Kept::Memory(Hot::new(memory, config.max_object, coherence)))
             }
-        }
+        })
     }
 
     /// The store that has no directory: nobody but this process knows what is in it.
     pub fn in_memory(&self) -> Option<&Hot<InRegion>> {
         match self {
-            Kept::Disk(_) => None,
+            Kept::Disk(_) | Kept::Postgres(_) => None,
             Kept::Memory(store) => Some(store),
         }
     }
@@ -71,6 +85,7 @@ impl Kept {
     pub fn at_hand(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
         match self {
             Kept::Disk(store) => store.copy(key, request),
+            Kept::Postgres(store) => store.copy(key, request),
             Kept::Memory(store) => store.get(key, request),
         }
     }
@@ -80,28 +95,45 @@ impl Kept {
         match self {
             Kept::Disk(store) => store.find_on_disk(key, request),
             Kept::Memory(store) => store.find_other(key),
+            Kept::Postgres(store) => store.find_beyond(),
+        }
+    }
+
+    /// The store that other nodes use, too.
+    pub fn of_nodes(&self) -> Option<&Postgres<InRegion>> {
+        match self {
+            Kept::Postgres(store) => Some(store),
+            Kept::Disk(_) | Kept::Memory(_) => None,
         }
     }
 
     /// From now on nothing is stored: another instance may have begun to.
     pub fn close(&self) {
-        if let Kept::Disk(store) = self {
-            store.close();
+        match self {
+            Kept::Disk(store) => store.close(),
+            Kept::Postgres(store) => store.close(),
+            Kept::Memory(_) => {}
         }
     }
 
     /// Now and then: whether the directory is still where it was.
     pub async fn look_after(&self) {
-        if let Kept::Disk(store) = self {
-            store.look_after().await;
+        match self {
+            Kept::Disk(store) => store.look_after().await,
+            Kept::Postgres(store) => store.look_after().await,
+            Kept::Memory(_) => {}
         }
     }
 
     /// An object turned out to be damaged while it was served.
     pub async fn discard(&self, object: &Object) {
-        if let (Kept::Disk(store), Some(at)) = (self, &object.on_disk) {
-            object.body.give_up();
-            store.disk().remove(at.name).await;
+        match (self, &object.on_disk) {
+            (Kept::Disk(store), Some(at)) => {
+                object.body.give_up();
+                store.disk().remove(at.name).await;
+            }
+            (Kept::Postgres(store), _) => store.discard(object).await,
+            _ => {}
         }
     }
 }
@@ -113,6 +145,7 @@ impl Store for Kept {
         match self {
             Kept::Disk(store) => store.find(key, request),
             Kept::Memory(store) => store.find(key, request),
+            Kept::Postgres(store) => store.find(key, request),
         }
     }
 
@@ -120,6 +153,7 @@ impl Store for Kept {
         match self {
             Kept::Disk(store) => store.look(key, request).await,
             Kept::Memory(store) => store.look(key, request).await,
+            Kept::Postgres(store) => store.look(key, request).await,
         }
     }
 
@@ -127,6 +161,7 @@ impl Store for Kept {
         match self {
             Kept::Disk(store) => store.variants(key).await,
             Kept::Memory(store) => store.variants(key).await,
+            Kept::Postgres(store) => store.variants(key).await,
         }
     }
 
@@ -134,6 +169,7 @@ impl Store for Kept {
         match self {
             Kept::Disk(store) => store.version(key),
             Kept::Memory(store) => store.version(key),
+            Kept::Postgres(store) => store.version(key),
         }
     }
 
@@ -149,6 +185,9 @@ impl Store for Kept {
             Kept::Memory(store) => store
                 .begin(key, stored, expected, seen)
                 .map(Filling::Memory),
+            Kept::Postgres(store) => store
+                .begin(key, stored, expected, seen)
+                .map(Filling::Postgres),
         }
     }
 
@@ -162,6 +201,7 @@ impl Store for Kept {
         match self {
             Kept::Disk(store) => store.refresh(key, old, new, seen).await,
             Kept::Memory(store) => store.refresh(key, old, new, seen).await,
+            Kept::Postgres(store) => store.refresh(key, old, new, seen).await,
         }
     }
 
@@ -169,6 +209,7 @@ impl Store for Kept {
         match self {
             Kept::Disk(store) => store.invalidate(key).await,
             Kept::Memory(store) => store.invalidate(key).await,
+            Kept::Postgres(store) => store.invalidate(key).await,
         }
     }
 }
@@ -178,6 +219,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.write(data),
             Filling::Memory(filling) => filling.write(data),
+            Filling::Postgres(filling) => filling.write(data),
         }
     }
 
@@ -185,6 +227,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.room().await,
             Filling::Memory(filling) => filling.room().await,
+            Filling::Postgres(filling) => filling.room().await,
         }
     }
 
@@ -192,6 +235,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.stored(),
             Filling::Memory(filling) => filling.stored(),
+            Filling::Postgres(filling) => filling.stored(),
         }
     }
 
@@ -199,6 +243,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.so_far().await,
             Filling::Memory(filling) => filling.so_far().await,
+            Filling::Postgres(filling) => filling.so_far().await,
         }
     }
 
@@ -206,6 +251,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.in_file(),
             Filling::Memory(filling) => filling.in_file(),
+            Filling::Postgres(filling) => filling.in_file(),
         }
     }
 
@@ -213,6 +259,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.replace(),
             Filling::Memory(filling) => filling.replace(),
+            Filling::Postgres(filling) => filling.replace(),
         }
     }
 
@@ -220,6 +267,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.keep_as(part),
             Filling::Memory(filling) => filling.keep_as(part),
+            Filling::Postgres(filling) => filling.keep_as(part),
         }
     }
 
@@ -227,6 +275,7 @@ impl Writer for Filling {
         match self {
             Filling::Disk(filling) => filling.finish().await,
             Filling::Memory(filling) => filling.finish().await,
+            Filling::Postgres(filling) => filling.finish().await,
         }
     }
 }

@@ -28,6 +28,7 @@ mod limits;
 mod logs;
 mod origins;
 mod pipelining;
+mod postgres;
 mod processes;
 mod queue;
 mod ranges;

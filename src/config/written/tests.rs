@@ -44,7 +44,7 @@ fn errors_name_file_line_key_and_what_is_allowed() {
         ),
         (
             "[cache]\nstore = \"disc\"\n",
-            "proxy.conf:2: cache.store: \"disc\" is no place to keep responses: write \"dir:/var/cache/baton\", \"dir\", \"memory\" or \"off\"",
+            "proxy.conf:2: cache.store: \"disc\" is no place to keep responses: write \"dir:/var/cache/baton\", \"dir\", \"memory\", \"postgres://user@host/database\" or \"off\"",
         ),
         (
             "[access]\nconnect_ports = [443, 99999]\n",

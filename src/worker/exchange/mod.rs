@@ -6,6 +6,7 @@
 //! | route | where to: an origin server, a tunnel, this proxy itself; loops | `Routed` or an answer |
 //! | lookup | what the store has, and whether it may be reused | `Looked` or an answer |
 //! | join | whether another request is asking for the same: wait, read along, or lead | `Joined` |
+//! | nodes | whether another node that shares the store is asking for the same | `Turned` |
 //! | fetch | an origin server's response head, retried where that is safe | `Fetched` or trouble |
 //! | record | what is kept, refreshed, invalidated | `Recorded` |
 //! | serve, deliver | octets to the client, from the store or as they come | `Served`, `Delivered` |
@@ -24,6 +25,7 @@ mod follow;
 mod join;
 mod lend;
 mod lookup;
+mod nodes;
 mod purge;
 mod record;
 mod recording;
@@ -52,6 +54,7 @@ use crate::http::head::RequestHead;
 use crate::http::target::TargetUri;
 use crate::log::OriginUse;
 use crate::store::Object;
+use crate::store::postgres::Lease;
 pub use answer::refuse_unread;
 pub use lend::lend;
 
@@ -295,7 +298,8 @@ async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
         },
     };
     match joined {
-        Some(join::Joined::Ask(lead)) => ask(session, fetch, lead).await,
+        Some(join::Joined::Ask(Some(lead))) => ask_for_nodes(session, fetch, lead).await,
+        Some(join::Joined::Ask(None)) => ask(session, fetch, None, None).await,
         Some(join::Joined::Serve(hit)) => serve_instead(session, fetch, hit).await,
         Some(join::Joined::Refuse(answer)) => {
             session.recycle_head(fetch.request.head);
@@ -314,7 +318,35 @@ async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
     }
 }
 
-async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Next {
+/// Where other nodes use the store, too, one of them asks.
+async fn ask_for_nodes(session: &mut Session, mut fetch: Fetch, lead: Lead) -> Next {
+    let turned = tokio::select! {
+        biased;
+        turned = nodes::take_turn(&session.context, &mut fetch) => turned,
+        () = request_body::gone(Some(&session.stream)) => {
+            answer::log_client_gone(session, &fetch.request);
+            return Next::Abort;
+        }
+    };
+    match turned {
+        nodes::Turned::Ask(lease) => ask(session, fetch, Some(lead), lease).await,
+        nodes::Turned::Look(looked) => {
+            lead.settle(Outcome::Stored);
+            drop(lead);
+            let Fetch {
+                request, uri, to, ..
+            } = fetch;
+            Box::pin(looked_up(session, request, uri, to, *looked)).await
+        }
+    }
+}
+
+async fn ask(
+    session: &mut Session,
+    mut fetch: Fetch,
+    lead: Option<Lead>,
+    lease: Option<Lease>,
+) -> Next {
     let settle = |outcome| lead.iter().for_each(|lead| lead.settle(outcome));
     if fetch.plan.status.forwarded == Some(Forwarded::VaryMiss) {
         lookup::offer(&session.context, &fetch.request.head, &mut fetch.plan).await;
@@ -351,9 +383,11 @@ async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Nex
             Box::pin(serve_hit(session, request, hit, uri, to)).await
         }
         record::Recorded::AskAgain(plan) => {
-            Box::pin(ask(session, Fetch { plan, ..fetch }, lead)).await
+            Box::pin(ask(session, Fetch { plan, ..fetch }, lead, lease)).await
         }
         record::Recorded::Reply(reply, recording) => {
+            // Other nodes wait for what will be in the store.
+            let _lease = lease.filter(|_| recording.is_shareable());
             let lead = herd_sees(&session.context, &fetch, lead, &recording);
             let (delivered, source) =
                 deliver::reply(session, &fetch, reply, recording, &mut body, lead).await;

@@ -1,15 +1,17 @@
 //! Octets of a stored body on their way to a client: copied from memory, sent by the kernel from a file, or read and
-//! checked block by block where a file is not trusted.
+//! checked block by block where a file is not trusted, or piece by piece from a database.
 //!
 //! A disk that is slow holds up this client alone. It writes the head that goes before the octets only when it is
 //! certain that there are any.
 
 use std::io::IoSlice;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::deliver::{End, client_end};
 use super::relay::Onward;
 use crate::http::framing::Framing;
+use crate::store::postgres::{PIECE_SIZE, Rows};
 use crate::store::{Body, BodyFile, Growing};
 use crate::wire::Pace;
 use crate::worker::session::Session;
@@ -57,6 +59,7 @@ impl Sender<'_> {
             Body::File(body) if !body.is_intact() => Err(End::Lost),
             Body::File(body) if body.trusted => self.unseen(head, body, slice).await,
             Body::File(body) => self.checked(head, body, slice).await,
+            Body::Rows(body) => self.piecewise(head, body, slice).await,
             Body::Growing(body) => {
                 let to = Framing::Length(slice.length);
                 self.growing(head, body, slice, to).await
@@ -141,6 +144,37 @@ impl Sender<'_> {
         Ok(())
     }
 
+    /// Piece by piece; the next one is asked for while this one leaves.
+    async fn piecewise(&mut self, head: &[u8], body: &Rc<Rows>, slice: Slice) -> Result<(), End> {
+        let Slice { mut at, length } = slice;
+        let end = at + length;
+        if length == 0 {
+            return self.frame(head).await;
+        }
+        // Before an octet has left, the origin server is the better choice than to wait.
+        let first = body.read(at, length).await;
+        let mut piece = first.ok_or(End::Lost)?;
+        let mut head = head;
+        loop {
+            let next = at + piece.len() as u64;
+            let ahead = (next < end).then(|| {
+                let body = body.clone();
+                let most = (end - next).min(PIECE_SIZE as u64);
+                Ahead(tokio::task::spawn_local(async move {
+                    body.read_patiently(next, most).await
+                }))
+            });
+            self.copied(head, &piece).await?;
+            head = &[];
+            at = next;
+            let Some(mut ahead) = ahead else {
+                return Ok(());
+            };
+            let read = (&mut ahead.0).await;
+            piece = read.ok().flatten().ok_or(End::Store)?;
+        }
+    }
+
     /// Block by block, each read and compared with its checksum before it leaves.
     async fn checked(
         &mut self,
@@ -185,6 +219,15 @@ impl Sender<'_> {
             true => Ok(()),
             false => self.frame(head).await,
         }
+    }
+}
+
+/// A piece that is being read; nobody waits for it any more when this goes.
+struct Ahead(tokio::task::JoinHandle<Option<bytes::Bytes>>);
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

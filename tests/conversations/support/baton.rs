@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::postgres::PostgresServer;
 use super::{DEADLINE, eventually};
 
 /// The program under test.
@@ -79,6 +81,10 @@ impl Baton {
             command.env("XDG_RUNTIME_DIR", directory.path());
         }
         command.env_remove("RUNTIME_DIRECTORY");
+        let cache = (!arguments.contains(&"--cache")).then(|| cache_in(directory.path()));
+        let in_database = cache
+            .as_ref()
+            .and_then(|cache| Some(cache.split_once("&application_name=")?.1.to_owned()));
         let mut child = command
             .args(if arguments.contains(&"--workers") {
                 &[][..]
@@ -87,10 +93,7 @@ impl Baton {
             })
             .arg("--log-dir")
             .arg(directory.path())
-            .args(match arguments.contains(&"--cache") {
-                true => Vec::new(),
-                false => vec!["--cache".to_owned(), cache_in(directory.path())],
-            })
+            .args(cache.iter().flat_map(|cache| ["--cache", cache]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -113,12 +116,16 @@ impl Baton {
                         rest[..end].parse().ok()
                     });
                     let addresses = addresses.collect();
-                    return Ok(Baton {
+                    let baton = Baton {
                         child,
                         addresses,
                         start_line: line,
                         directory,
-                    });
+                    };
+                    if let Some(name) = &in_database {
+                        baton.wait_for_database(name);
+                    }
+                    return Ok(baton);
                 }
                 Ok(line) => before += &(line + "\n"),
                 Err(_) => {
@@ -145,6 +152,18 @@ impl Baton {
 
     pub fn client(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// Until it has all its connections: before, it does without a cache.
+    fn wait_for_database(&self, name: &str) {
+        let wanted = self.workers().len() * 4 + 1;
+        eventually("the database is used", || {
+            let there = shared().number(&format!(
+                "SELECT CASE WHEN bool_or(query LIKE '%baton_counter c%' AND state = 'idle') THEN count(*) ELSE 0 END \
+                 FROM pg_stat_activity WHERE application_name = '{name}'"
+            ));
+            (there >= wanted as i64).then_some(())
+        });
     }
 
     // === processes
@@ -289,10 +308,23 @@ impl Drop for Baton {
     }
 }
 
-/// Where an instance under test keeps responses: a directory of its own, or what `BATON_TEST_CACHE` says.
+/// Where an instance under test keeps responses: a directory of its own, or what `BATON_TEST_CACHE` says; `postgres` is a
+/// schema of its own in a server that all of them share.
 fn cache_in(directory: &std::path::Path) -> String {
-    std::env::var("BATON_TEST_CACHE")
-        .unwrap_or_else(|_| format!("dir:{}", directory.join("cache").display()))
+    match std::env::var("BATON_TEST_CACHE") {
+        Ok(kind) if kind == "postgres" => {
+            static NUMBER: AtomicUsize = AtomicUsize::new(0);
+            let name = format!("t{}", NUMBER.fetch_add(1, SeqCst));
+            format!("{}&application_name={name}", shared().url_of_schema(&name))
+        }
+        Ok(kind) => kind,
+        Err(_) => format!("dir:{}", directory.join("cache").display()),
+    }
+}
+
+fn shared() -> &'static PostgresServer {
+    static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+    SERVER.get_or_init(|| PostgresServer::start_with(&["max_connections=400"]))
 }
 
 /// What `ps` shows of a process.

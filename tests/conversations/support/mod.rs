@@ -5,6 +5,8 @@ pub mod client;
 pub mod ended;
 pub mod gate;
 pub mod origin;
+#[allow(dead_code, reason = "unit tests use the rest")]
+pub mod postgres;
 pub mod sharing;
 
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ pub use client::{Client, Response};
 pub use ended::Ended;
 pub use gate::Gate;
 pub use origin::{Origin, Request};
+pub use postgres::PostgresServer;
 
 /// The longest that any single step of a conversation may take.
 pub const DEADLINE: Duration = Duration::from_secs(20);

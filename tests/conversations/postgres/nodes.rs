@@ -1,0 +1,367 @@
+//! Two nodes, one database: what one of them changes the other knows, and what it cannot know it does not serve.
+
+use std::time::{Duration, Instant};
+
+use super::{answer, content, is_kept, start};
+use crate::support::origin::ok;
+use crate::support::{Baton, Origin, PostgresServer, eventually};
+
+const PURGE: [&str; 2] = ["--set", "access.purge=[\"127.0.0.1\"]"];
+
+/// One worker, so that what it holds in memory is what is asked for.
+fn node(origin: &Origin, server: &PostgresServer) -> Baton {
+    start(origin, server, &[&["--workers", "1"], &PURGE[..]].concat())
+}
+
+fn purge(baton: &Baton, target: &str) {
+    let mut client = baton.client();
+    client.send(format!(
+        "PURGE {target} HTTP/1.1\r\nHost: a.example\r\n\r\n"
+    ));
+    let response = client.response();
+    assert!(
+        matches!(response.status, 200 | 204 | 404),
+        "{}",
+        response.head
+    );
+}
+
+/// An origin whose content changes when it is told so, fresh for long all the same.
+fn changing() -> (Origin, std::sync::Arc<std::sync::atomic::AtomicU64>) {
+    let version = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1));
+    let own = version.clone();
+    let origin = Origin::start(move |request| match request.method.as_str() {
+        "GET" => {
+            let version = own.load(std::sync::atomic::Ordering::SeqCst);
+            ok(
+                "Cache-Control: max-age=600\r\n",
+                format!("version {version}").as_str(),
+            )
+        }
+        _ => ok("Cache-Control: no-store\r\n", "changed"),
+    });
+    (origin, version)
+}
+
+fn raise(version: &std::sync::atomic::AtomicU64) -> u64 {
+    version.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1
+}
+
+fn warm(baton: &Baton, target: &str, text: &str) {
+    eventually(&format!("{text} is kept"), || {
+        let response = baton.client().get(target);
+        (response.is_hit() && response.text() == text).then_some(())
+    });
+}
+
+#[test]
+fn what_one_node_stores_the_other_serves() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(answer);
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    is_kept(&one, "/connected");
+    is_kept(&two, "/connected");
+    for target in ["/size/100", "/size/3000000"] {
+        is_kept(&one, target);
+        let asked = origin.requests().len();
+        is_kept(&two, target);
+        assert_eq!(origin.requests().len(), asked, "{target}");
+    }
+}
+
+/// The second node holds it in memory; how long after the purge has returned does it serve that?
+#[test]
+fn a_purge_on_one_node_reaches_the_memory_of_the_other() {
+    let server = PostgresServer::start();
+    let (origin, version) = changing();
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    let mut latencies = Vec::new();
+    for n in 0..30 {
+        let target = "/purged";
+        let old = format!(
+            "version {}",
+            version.load(std::sync::atomic::Ordering::SeqCst)
+        );
+        warm(&one, target, &old);
+        warm(&two, target, &old);
+        raise(&version);
+        match n % 2 {
+            0 => purge(&one, target),
+            // RFC 9111 section 4.4: a non-error answer to an unsafe method invalidates, too.
+            _ => {
+                let mut client = one.client();
+                client
+                    .send("POST /purged HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n");
+                assert_eq!(client.response().status, 200);
+            }
+        }
+        let since = Instant::now();
+        let mut client = two.client();
+        while client.get(target).text() == old {
+            assert!(since.elapsed() < Duration::from_secs(5), "round {n}");
+        }
+        latencies.push(since.elapsed());
+        assert_ne!(one.client().get(target).text(), old, "nor does the first");
+    }
+    latencies.sort();
+    println!(
+        "purge on one node to memory of another: median {:?}, most {:?}",
+        latencies[latencies.len() / 2],
+        latencies[latencies.len() - 1]
+    );
+    assert!(
+        latencies[latencies.len() / 2] < Duration::from_millis(200),
+        "{latencies:?}"
+    );
+}
+
+/// The other node's janitor hears nothing: what the node holds in memory is served no longer than the lease.
+#[test]
+fn a_node_that_hears_nothing_serves_nothing_from_memory() {
+    let server = PostgresServer::start();
+    let (origin, version) = changing();
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    warm(&one, "/a", "version 1");
+    warm(&two, "/a", "version 1");
+    let janitor = two.janitor();
+    two.signal(janitor, "STOP");
+    raise(&version);
+    purge(&one, "/a");
+    let since = Instant::now();
+    let mut client = two.client();
+    while client.get("/a").text() == "version 1" {
+        assert!(
+            since.elapsed() < Duration::from_millis(2_300),
+            "the lease is over"
+        );
+    }
+    println!(
+        "without a janitor: {:?} until the lease was over",
+        since.elapsed()
+    );
+    // It still stores and finds, in the database; and what it asked for before it knew of a purge it does not store.
+    warm(&one, "/a", "version 2");
+    raise(&version);
+    purge(&one, "/a");
+    assert_ne!(two.client().get("/a").text(), "version 2");
+    two.signal(janitor, "CONT");
+    warm(&two, "/a", "version 3");
+    warm(&one, "/a", "version 3");
+}
+
+/// The node's connections are cut, and what it holds in memory is purged meanwhile.
+#[test]
+fn a_node_that_was_cut_off_learns_what_it_missed() {
+    let server = PostgresServer::start();
+    let (origin, version) = changing();
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    for target in ["/a", "/b"] {
+        warm(&one, target, "version 1");
+        warm(&two, target, "version 1");
+    }
+    // The janitor of the second is stopped while its session ends: it must find out afterwards.
+    let janitor = two.janitor();
+    two.signal(janitor, "STOP");
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'baton janitor'");
+    raise(&version);
+    purge(&one, "/a");
+    two.signal(janitor, "CONT");
+    // It may serve until its lease is over, and from then on nothing that was purged.
+    let since = Instant::now();
+    let mut client = two.client();
+    while client.get("/a").text() == "version 1" {
+        assert!(
+            since.elapsed() < Duration::from_millis(2_500),
+            "{:?}",
+            since.elapsed()
+        );
+    }
+    assert_eq!(
+        two.client().get("/b").text(),
+        "version 1",
+        "what was not purged stays"
+    );
+    // The database loses what is unlogged when it crashes.
+    warm(&two, "/b", "version 1");
+    raise(&version);
+    server.signal_all("KILL");
+    eventually("the database has died", || {
+        server.try_execute("SELECT 1").is_err().then_some(())
+    });
+    let mut server = server;
+    server.stop();
+    server.run();
+    eventually("what was held before the crash is served no more", || {
+        (two.client().get("/b").text() == "version 3").then_some(())
+    });
+    warm(&two, "/b", "version 3");
+}
+
+/// What comes back from an origin server that was asked before the purge is not stored after it.
+#[test]
+fn what_a_purge_overtakes_is_not_stored() {
+    let server = PostgresServer::start();
+    let (asked, answer_now) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let (sender, receiver) = (
+        std::sync::Mutex::new(asked.0),
+        std::sync::Mutex::new(answer_now.1),
+    );
+    let slow = Origin::start(move |request| {
+        if request.target == "/slow" && request.field("x-wait").is_some() {
+            sender.lock().unwrap().send(()).unwrap();
+            receiver.lock().unwrap().recv().unwrap();
+        }
+        ok("Cache-Control: max-age=600\r\n", "old")
+    });
+    let (one, two) = (node(&slow, &server), node(&slow, &server));
+    is_connected(&one);
+    is_connected(&two);
+    let address = two.address();
+    let waiting = std::thread::spawn(move || {
+        crate::support::Client::connect(address)
+            .get_with("/slow", "X-Wait: 1\r\n")
+            .text()
+    });
+    asked.1.recv().unwrap();
+    purge(&one, "/slow");
+    answer_now.0.send(()).unwrap();
+    assert_eq!(waiting.join().unwrap(), "old");
+    assert_eq!(
+        server.number("SELECT count(*) FROM baton_objects WHERE key LIKE '%/slow'"),
+        0
+    );
+}
+
+/// Asks until something is stored.
+fn is_connected(baton: &Baton) {
+    eventually("the database is used", || {
+        baton.client().get("/connected").is_hit().then_some(())
+    });
+}
+
+#[test]
+fn two_nodes_at_once_never_serve_a_wrong_octet() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(answer);
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    let until = Instant::now() + Duration::from_secs(3);
+    std::thread::scope(|scope| {
+        for (n, baton) in [&one, &two, &one, &two].into_iter().enumerate() {
+            scope.spawn(move || {
+                let mut client = baton.client();
+                let mut count = 0usize;
+                while Instant::now() < until {
+                    let target = format!(
+                        "/{}/size/{}",
+                        count % 7,
+                        [100, 70_000, 1_500_000][(count + n) % 3]
+                    );
+                    let response = client.get(&target);
+                    assert!(
+                        response.status == 200 && response.body == content(&target),
+                        "{target}"
+                    );
+                    if count % 9 == n {
+                        purge(baton, &target);
+                    }
+                    count += 1;
+                }
+            });
+        }
+    });
+}
+
+/// How often the origin server was asked for it.
+fn asked_for(origin: &Origin, target: &str) -> usize {
+    let requests = origin.requests();
+    requests
+        .iter()
+        .filter(|request| request.target == target)
+        .count()
+}
+
+#[test]
+fn a_herd_over_two_nodes_is_one_request() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(|request| {
+        if request.target.starts_with("/herd") {
+            std::thread::park_timeout(Duration::from_millis(300));
+        }
+        answer(request)
+    });
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    is_connected(&one);
+    is_connected(&two);
+    for n in 0..3 {
+        let target = format!("/herd/{n}/size/200000");
+        std::thread::scope(|scope| {
+            for baton in [&one, &two, &one, &two, &one, &two] {
+                let target = &target;
+                scope.spawn(move || {
+                    let response = baton.client().get(target);
+                    assert!(response.status == 200 && response.body == content(target));
+                });
+            }
+        });
+        assert_eq!(asked_for(&origin, &target), 1, "{target}");
+    }
+    eventually("no lease is left", || {
+        (server.number("SELECT count(*) FROM baton_fetches") == 0).then_some(())
+    });
+}
+
+/// Whoever holds the lease dies: the others wait for its end, and then ask themselves.
+#[test]
+fn a_node_that_dies_while_it_asks_holds_up_the_others_for_a_while_only() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(|request| {
+        if request.target == "/dies/size/10" && request.field("x-dies").is_some() {
+            std::thread::park_timeout(Duration::from_secs(30));
+        }
+        answer(request)
+    });
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    is_connected(&one);
+    is_connected(&two);
+    let mut first = one.client();
+    first.send("GET /dies/size/10 HTTP/1.1\r\nHost: a.example\r\nX-Dies: 1\r\n\r\n");
+    eventually("it asks", || {
+        (asked_for(&origin, "/dies/size/10") == 1).then_some(())
+    });
+    for pid in one.workers() {
+        one.signal(pid, "KILL");
+    }
+    let since = Instant::now();
+    let response = two.client().get("/dies/size/10");
+    assert!(response.body == content("/dies/size/10"));
+    println!("answered after {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(12));
+    assert_eq!(asked_for(&origin, "/dies/size/10"), 2);
+}
+
+/// What is for nobody else is waited for by nobody for longer than until its head shows that.
+#[test]
+fn what_is_not_kept_is_asked_for_by_each_node() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(|request| match request.target.as_str() {
+        "/own" => {
+            std::thread::park_timeout(Duration::from_millis(100));
+            ok("Cache-Control: no-store\r\n", "own")
+        }
+        _ => answer(request),
+    });
+    let (one, two) = (node(&origin, &server), node(&origin, &server));
+    is_connected(&one);
+    is_connected(&two);
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        for baton in [&one, &two] {
+            scope.spawn(move || assert_eq!(baton.client().get("/own").text(), "own"));
+        }
+    });
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        since.elapsed()
+    );
+}
