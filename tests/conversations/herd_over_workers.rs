@@ -160,6 +160,78 @@ fn one_revalidation_for_all_workers() {
 }
 
 #[test]
+fn what_is_validated_each_time_is_asked_for_side_by_side() {
+    for policy in ["no-cache", "max-age=0, must-revalidate"] {
+        let fields = format!("Cache-Control: {policy}\r\nETag: \"a\"\r\n");
+        let gate = Gate::new();
+        let origin = Origin::start({
+            let (gate, fields) = (gate.clone(), fields.clone());
+            move |request: &Request| match request.field("if-none-match") {
+                None => ok(&fields, "old"),
+                Some(_) => {
+                    if request.field("x-wave").unwrap() == "2" {
+                        gate.wait();
+                    }
+                    answer("304 Not Modified", &fields, "")
+                }
+            }
+        });
+        let (baton, _directory) = reverse(&origin, "dir");
+        baton.client().get("/");
+        for client in &mut asked(&baton, CLIENTS, "/", "X-Wave: 1\r\n") {
+            assert_eq!(client.response().text(), "old", "{policy}");
+        }
+        // What the first ones have waited for in vain the next do not wait for.
+        let before = origin.count("/");
+        let mut clients = asked(&baton, CLIENTS, "/", "X-Wave: 2\r\n");
+        eventually("each has asked", || {
+            (origin.count("/") == before + CLIENTS).then_some(())
+        });
+        gate.open();
+        for client in &mut clients {
+            assert_eq!(client.response().text(), "old", "{policy}");
+        }
+    }
+}
+
+#[test]
+fn what_breaks_off_before_its_first_octet_is_asked_for_once_more() {
+    for store in STORES {
+        let gate = Gate::new();
+        let origin = Origin::conversing({
+            let gate = gate.clone();
+            move |_, stream| {
+                let head = format!("HTTP/1.1 200 OK\r\n{FRESH}Content-Length: 100000\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                gate.wait();
+                false
+            }
+        });
+        let (baton, _directory) = reverse(&origin, store);
+        let mut clients = asked(&baton, CLIENTS, "/", "");
+        eventually("the origin server is asked", || {
+            (origin.count("/") >= 1).then_some(())
+        });
+        gate.open();
+        let is_cut = |client: &mut Client| {
+            let is_begun = head_of(client).starts_with("HTTP/1.1 200 ");
+            is_begun && client.exactly(1).is_err()
+        };
+        let cut = clients
+            .iter_mut()
+            .filter_map(|client| is_cut(client).then_some(()));
+        // Each of the four workers may be late once; whoever asked for itself alone had begun to answer.
+        let (cut, asked) = (cut.count(), origin.count("/"));
+        assert!(asked <= 8 && cut <= asked, "{store}: {asked} {cut}");
+        let lines = baton.access_lines(CLIENTS);
+        assert!(
+            lines.iter().all(|line| !line.contains("store-broke")),
+            "{store}"
+        );
+    }
+}
+
+#[test]
 fn a_leader_whose_client_leaves_before_the_head_asks_on_for_the_others() {
     for store in STORES {
         let gate = Gate::new();

@@ -148,6 +148,58 @@ fn what_is_kept_of_it_and_the_rest_come_for_all_by_one_request() {
 }
 
 #[test]
+fn who_leaves_while_a_part_is_completed_leaves_the_part() {
+    const ALL: usize = 24_000_000;
+    const HALF: usize = 16_000_000;
+    for store in STORES {
+        let (broken, gate) = (Gate::new(), Gate::new());
+        let body: Vec<u8> = (0..ALL as u32).map(|n| (n / 11) as u8).collect();
+        let origin = Origin::conversing({
+            let (broken, gate, body) = (broken.clone(), gate.clone(), body.clone());
+            move |request, stream| {
+                let head = "Cache-Control: max-age=60\r\nETag: \"a\"\r\n";
+                if request.field("range").is_some() {
+                    let head = format!(
+                        "HTTP/1.1 206 Partial Content\r\n{head}Content-Range: bytes {HALF}-{}/{ALL}\r\nContent-Length: {}\r\n\r\n",
+                        ALL - 1,
+                        ALL - HALF
+                    );
+                    let _ = stream.write_all(head.as_bytes());
+                    gate.wait();
+                    return stream.write_all(&body[HALF..]).is_ok();
+                }
+                let head = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {ALL}\r\n\r\n");
+                let _ = stream.write_all(&[head.as_bytes(), &body[..HALF]].concat());
+                broken.wait();
+                false
+            }
+        });
+        let (baton, _directory) = in_front_of(&origin, store, 1, &[]);
+        let mut first = asked(&baton, 1, "/", "").remove(0);
+        head_of(&mut first);
+        assert!(first.exactly(HALF).unwrap() == body[..HALF], "{store}");
+        broken.open();
+        assert!(first.exactly(1).is_err(), "{store}");
+        let mut second = asked(&baton, 1, "/", "").remove(0);
+        head_of(&mut second);
+        second.exactly(1_000).unwrap();
+        second.reset();
+        baton.access_lines(2);
+        gate.open();
+        assert!(baton.client().get("/").body == body, "{store}");
+        let requests = origin.requests();
+        assert_eq!(requests.len(), 3, "{store}");
+        for request in &requests[1..] {
+            assert_eq!(
+                request.field("range").unwrap(),
+                format!("bytes={HALF}-"),
+                "{store}"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_its_clients_have_left_is_fetched_to_the_end_where_little_is_missing() {
     for (flags, is_finished) in [
         (&[][..], false),

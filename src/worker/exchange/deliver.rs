@@ -62,9 +62,11 @@ pub enum End {
     Shared,
     /// What another client's request brought broke off.
     Broken,
+    /// The same, before an octet had left.
+    Unbegun,
     /// The stored body could not be read, or is not what was stored.
     Store,
-    /// The same, before an octet had left.
+    /// That, before an octet had left.
     Lost,
 }
 
@@ -76,7 +78,7 @@ impl End {
             End::ClientGone => "client-gone",
             End::ClientStalled => "client-stalled",
             End::Origin(upstream::Error::BodyStalled) => "origin-stalled",
-            End::Origin(_) | End::Broken => "origin-broke",
+            End::Origin(_) | End::Broken | End::Unbegun => "origin-broke",
             End::Request => "request-broke",
             End::Store | End::Lost => "store-broke",
         }
@@ -141,6 +143,9 @@ pub async fn reply(
             if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
                 session.stream.reset_on_death(false);
             }
+            if matches!(delivered.end, End::Unbegun) {
+                answered_instead(session, fetch, &upstream::Error::Closed, &mut delivered);
+            }
             return (delivered, source);
         }
         lead => lead,
@@ -155,13 +160,27 @@ pub async fn reply(
     if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
         session.stream.reset_on_death(false);
     }
-    if let (End::Origin(error), false) = (&delivered.end, onward.sent) {
-        session.stream.reset_on_death(false);
-        session.outbox.clear();
-        (delivered.status, delivered.octets) = answer::instead(session, fetch, error, persists);
-        delivered.end = End::Answered;
+    match std::mem::replace(&mut delivered.end, End::Whole) {
+        End::Origin(error) if !onward.sent => {
+            answered_instead(session, fetch, &error, &mut delivered);
+        }
+        end => delivered.end = end,
     }
     (delivered, Source::Here(reply))
+}
+
+/// In place of a response of which nothing has left.
+fn answered_instead(
+    session: &mut Session,
+    fetch: &Fetch,
+    error: &upstream::Error,
+    delivered: &mut Delivered,
+) {
+    session.stream.reset_on_death(false);
+    session.outbox.clear();
+    let persists = delivered.persists;
+    (delivered.status, delivered.octets) = answer::instead(session, fetch, error, persists);
+    delivered.end = End::Answered;
 }
 
 /// Whether it goes on without this client, which reads it like any other or has left: for those who wait, or for the

@@ -130,10 +130,12 @@ async fn ask(
 }
 
 async fn answer(frames: &mut Frames, question: &Question) -> io::Result<Option<Answer>> {
-    frames.send(wants::FOLLOW, &question.encoded()).await?;
+    let sent = frames.send(wants::FOLLOW, &question.encoded()).await;
+    // Whoever was turned away may find the stream closed before, and the reason still in it.
     let Some(frame) = frames.next().await? else {
-        return Ok(None);
+        return sent.map(|()| None);
     };
+    sent?;
     let answer = match frame.kind {
         lend::UNKNOWN => return Ok(None),
         lend::OVER => lend::outcome(&frame.content).map(Answer::Over),

@@ -348,5 +348,6 @@ fn hit(context: &Context, fetch: &Fetch, object: Rc<Object>) -> Option<Hit> {
         outcome: "joined",
         reason: "collapsed",
         origin: None,
+        failures: fetch.plan.failures,
     })
 }

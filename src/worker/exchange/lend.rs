@@ -173,7 +173,12 @@ async fn send_growing(
 ) -> io::Result<bool> {
     let (mut at, mut in_file, mut file) = (from, 0, None);
     loop {
-        let piece = match reader.read(at).await {
+        let read = tokio::select! {
+            biased;
+            read = reader.read(at) => read,
+            () = frames.closed() => return Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        let piece = match read {
             Read::Memory(piece) => piece,
             Read::File(file, end) => read_file(file, at, (end - at).min(PIECE)).await?,
             Read::End => return Ok(true),

@@ -55,6 +55,8 @@ pub struct Plan {
     pub status: CacheStatus,
     /// What it is to others that want the same.
     pub role: Role,
+    /// How often it has read along with what broke off before its first octet.
+    pub failures: u8,
 }
 
 impl Plan {
@@ -71,6 +73,7 @@ impl Plan {
             policy,
             status,
             role: Role::Alone,
+            failures: 0,
         }
     }
 
@@ -199,9 +202,24 @@ impl Before {
 
 /// What was found could not be read: it is asked for as if it had not been there.
 pub fn lost(context: &Context, uri: &TargetUri, side: Side, policy: PolicyId) -> Plan {
+    anew(context, uri, side, policy, "damaged")
+}
+
+/// The same of what another client's request was bringing.
+pub fn unbegun(context: &Context, uri: &TargetUri, side: Side, policy: PolicyId) -> Plan {
+    anew(context, uri, side, policy, "collapsed")
+}
+
+fn anew(
+    context: &Context,
+    uri: &TargetUri,
+    side: Side,
+    policy: PolicyId,
+    detail: &'static str,
+) -> Plan {
     let key = Key::of(uri, side);
     let status = CacheStatus {
-        detail: Some("damaged"),
+        detail: Some(detail),
         ..CacheStatus::miss(MissReason::NotFound)
     };
     let version = context
@@ -220,6 +238,7 @@ pub fn lost(context: &Context, uri: &TargetUri, side: Side, policy: PolicyId) ->
         policy,
         status,
         role: Role::Alone,
+        failures: 0,
     }
 }
 
@@ -244,6 +263,7 @@ fn judge(
         policy,
         status,
         role: Role::Alone,
+        failures: 0,
     };
     let object = match found {
         Find::Object(object) => object,
@@ -327,6 +347,7 @@ impl Hit {
             outcome: "hit",
             reason,
             origin: None,
+            failures: 0,
         }
     }
 }

@@ -46,9 +46,10 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::herd::{Lead, Outcome};
 use super::session::Session;
+use crate::cache::decide::{Decision, decide};
 use crate::cache::part::Selected;
 use crate::cache::stale::Failure;
-use crate::cache::{CacheStatus, Forwarded, Key};
+use crate::cache::{CacheStatus, Forwarded, Key, Stored};
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::target::TargetUri;
@@ -125,6 +126,8 @@ pub struct Hit {
     pub reason: &'static str,
     /// Who was asked whether it is still good.
     pub origin: Option<(SocketAddr, OriginUse)>,
+    /// How often this request has read along with what broke off before its first octet, this time left out.
+    pub failures: u8,
 }
 
 /// A request on its way to an origin server.
@@ -215,6 +218,9 @@ pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
     }
 }
 
+/// How often a request reads along with what breaks off before its first octet.
+const MOST_FAILURES: u8 = 2;
+
 /// A hit; where its body turns out to be lost, what the origin server says.
 async fn serve_hit(
     session: &mut Session,
@@ -234,6 +240,30 @@ async fn serve_hit(
                 plan,
             };
             ask_origin(session, fetch).await
+        }
+        // One more of them tries; what all of them try does not help an origin server that always breaks off.
+        serve::Served::Unbegun => {
+            let mut plan = lookup::unbegun(&session.context, &uri, to.side(), session.policy);
+            plan.failures = hit.failures + 1;
+            let fetch = Fetch {
+                request,
+                uri,
+                to,
+                plan,
+            };
+            match fetch.plan.failures < MOST_FAILURES {
+                true => ask_origin(session, fetch).await,
+                false => {
+                    session.outbox.clear();
+                    let body = request_body::RequestBody::of(&fetch.request);
+                    answer::trouble(
+                        session,
+                        &fetch,
+                        &body,
+                        crate::upstream::Error::Closed.into(),
+                    )
+                }
+            }
         }
     }
 }
@@ -375,7 +405,15 @@ async fn ask(
     }
     match record::record(&session.context, &fetch, reply).await {
         record::Recorded::Refreshed(hit, reply) => {
-            settle(Outcome::Stored);
+            match is_for_others(&session.context, &fetch, &hit.object.stored) {
+                true => {
+                    settle(Outcome::Stored);
+                    is_shared_again(&session.context, &fetch, lead.as_ref());
+                }
+                // Each of them has to ask whether it is still good.
+                false if is_wanted(lead.as_ref()) => settle(Outcome::Unshared),
+                false => settle(Outcome::Stored),
+            }
             finish::keep_origin(&session.context, reply, body.is_sent());
             let Fetch {
                 request, uri, to, ..
@@ -398,6 +436,27 @@ async fn ask(
     }
 }
 
+fn is_wanted(lead: Option<&Lead>) -> bool {
+    lead.is_some_and(Lead::is_wanted)
+}
+
+/// What was asked for by each is for all from now on.
+fn is_shared_again(context: &Context, fetch: &Fetch, lead: Option<&Lead>) {
+    if let (Some(key), None) = (&fetch.plan.key, lead) {
+        context.herd.is_shared(key);
+    }
+}
+
+/// Whether what is stored now answers the same request of somebody else, without a question.
+fn is_for_others(context: &Context, fetch: &Fetch, stored: &Stored) -> bool {
+    let policy = context.policies.get(fetch.plan.policy);
+    let now = crate::sys::clock::unix_seconds();
+    matches!(
+        decide(&fetch.request.head, stored, policy, now),
+        Decision::Serve(..) | Decision::ServeAndAsk(..)
+    )
+}
+
 /// There is a head: those who wait hear at once if it is not for them.
 fn herd_sees(
     context: &Context,
@@ -405,7 +464,11 @@ fn herd_sees(
     lead: Option<Lead>,
     recording: &recording::Recording,
 ) -> Option<Lead> {
-    match (lead, recording.is_shareable()) {
+    let stored = recording.stored().filter(|_| recording.is_shareable());
+    // Where nobody waits for it, who comes next may get something better: a 304 that makes it fresh.
+    let is_shared = stored
+        .is_some_and(|stored| !is_wanted(lead.as_ref()) || is_for_others(context, fetch, stored));
+    match (lead, is_shared) {
         (Some(lead), true) => {
             lead.answered();
             Some(lead)
@@ -415,8 +478,8 @@ fn herd_sees(
             None
         }
         (None, true) => {
-            if let Some(key) = &fetch.plan.key {
-                context.herd.is_shared(key);
+            if stored.is_some_and(|stored| is_for_others(context, fetch, stored)) {
+                is_shared_again(context, fetch, None);
             }
             None
         }

@@ -94,7 +94,12 @@ async fn continued(
     });
     reply.head = whole.clone();
     let keeping = Keeping::Whole(Some(complete));
-    kept(context, store, fetch, key, reply, Some(&whole), keeping).await
+    match kept(context, store, fetch, key, reply, Some(&whole), keeping).await {
+        Recorded::Reply(reply, recording) => {
+            Recorded::Reply(reply, recording.completing(part.stored.body_len))
+        }
+        recorded => recorded,
+    }
 }
 
 /// A part of a representation, and with it what is kept of the same one.
@@ -184,6 +189,7 @@ async fn selected(
         outcome: "revalidated",
         reason: plan.status.detail.unwrap_or("vary"),
         origin: Some(finish::origin(&reply.link)),
+        failures: 0,
     };
     Recorded::Refreshed(hit, reply)
 }
@@ -236,6 +242,7 @@ async fn refreshed(
         outcome: "revalidated",
         reason,
         origin: Some(finish::origin(&reply.link)),
+        failures: 0,
     };
     Recorded::Refreshed(hit, reply)
 }

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::cache::part::{self, Others, Part};
-use crate::cache::{self, CacheStatus, Key};
+use crate::cache::{self, CacheStatus, Key, Stored};
 use crate::http::head::ResponseHead;
 use crate::http::range::{ContentRange, Span};
 use crate::shared::Counter;
@@ -32,6 +32,8 @@ pub struct Recording {
     octets: u64,
     /// For those who read it while it comes.
     growing: Option<Rc<Growing>>,
+    /// Octets that the store has already, of the same representation.
+    had: u64,
     /// Whether the store has it.
     is_kept: bool,
     /// What is stored under this key is older: where this one cannot be kept, that goes.
@@ -95,6 +97,7 @@ impl Recording {
             keeping: Keeping::Whole(None),
             octets: 0,
             growing: None,
+            had: 0,
             is_kept: false,
             replaces: None,
         }
@@ -116,11 +119,18 @@ impl Recording {
             keeping,
             octets: 0,
             growing: None,
+            had: 0,
             is_kept: false,
             replaces: None,
         };
         recording.take_along(|others| &others.before).await;
         recording
+    }
+
+    /// It completes a part of so many octets, which stays unless more comes.
+    pub fn completing(mut self, octets: u64) -> Recording {
+        self.had = octets;
+        self
     }
 
     /// It takes the place of what is stored under the key.
@@ -201,6 +211,11 @@ impl Recording {
         super::share::is_little(missing, &context.config.cache)
     }
 
+    /// The fields of what is being kept.
+    pub fn stored(&self) -> Option<&Stored> {
+        self.writer.as_ref().and_then(|writer| writer.stored())
+    }
+
     /// Whether others may read it while it comes.
     pub fn is_shareable(&self) -> bool {
         self.writer.is_some() && matches!(self.keeping, Keeping::Whole(_))
@@ -269,8 +284,8 @@ impl Recording {
         if let Some(growing) = &self.growing {
             growing.break_off();
         }
-        // What is older and whole is better than a part.
-        if self.octets == 0 || self.replaces.is_some() {
+        // What is older and whole is better than a part, and a part than less of it.
+        if self.octets <= self.had || self.replaces.is_some() {
             self.writer = None;
         }
         match (&self.keeping, &mut self.writer) {

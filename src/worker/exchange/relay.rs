@@ -101,6 +101,7 @@ impl<'a> Relay<'a> {
             match prefix.next(self.context).await.map_err(|Lost| End::Store)? {
                 Some(piece) => {
                     recording.write(&piece).await;
+                    self.let_go(recording);
                     self.payload(&piece, recording.is_shareable()).await?;
                     self.look_behind(recording)?;
                 }
@@ -123,11 +124,7 @@ impl<'a> Relay<'a> {
                 // Before the wait: whoever goes on from here must not take them a second time.
                 self.taken = step.consumed;
                 recording.write(content.unwrap_or_default()).await;
-                if !recording.is_shareable()
-                    && let Some(lead) = self.lead.take()
-                {
-                    lead.settle(Outcome::NotKept);
-                }
+                self.let_go(recording);
                 if step.done {
                     // Visible to everybody before the last octet leaves; and who has come to wait does not wait for this client.
                     recording.finish(self.context).await;
@@ -175,6 +172,15 @@ impl<'a> Relay<'a> {
                 read if read == size => size = buffers::LARGE,
                 _ => {}
             }
+        }
+    }
+
+    /// Nobody waits for what the store has given up.
+    fn let_go(&mut self, recording: &Recording) {
+        if !recording.is_shareable()
+            && let Some(lead) = self.lead.take()
+        {
+            lead.settle(Outcome::NotKept);
         }
     }
 
@@ -314,7 +320,7 @@ impl Onward {
                 }
                 Read::End => break,
                 Read::Broken if self.sent => return Err(End::Broken),
-                Read::Broken => return Err(End::Lost),
+                Read::Broken => return Err(End::Unbegun),
             };
             at += piece.len() as u64;
             self.piece(client, out, &piece).await?;

@@ -73,7 +73,9 @@ impl Again {
         length: Option<u64>,
         recording: &mut Recording,
     ) -> Option<Box<Reply>> {
-        let length = length.filter(|length| from < *length && part::may_resume(stored))?;
+        // Of what nothing has come there is no rest: whoever waits for it asks anew.
+        let is_begun = |length: &u64| (1..*length).contains(&from);
+        let length = length.filter(|length| is_begun(length) && part::may_resume(stored))?;
         // What comes to nothing twice at one place will do so again.
         if self.tries >= MOST || self.last == Some(from) || context.is_draining() {
             return None;

@@ -40,6 +40,8 @@ pub enum Served {
     Next(Next),
     /// Nothing: the stored body cannot be read, and no octet has left.
     Lost,
+    /// Nothing: what another client's request was bringing broke off, and no octet has left.
+    Unbegun,
 }
 
 /// Writes a small hit into the outbox: no waiting, no task. None: it is too large, or only the disk has its body.
@@ -92,8 +94,10 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Served 
     {
         store.discard(&hit.object).await;
     }
-    if matches!(end, End::Lost) {
-        return Served::Lost;
+    match end {
+        End::Lost => return Served::Lost,
+        End::Unbegun => return Served::Unbegun,
+        _ => {}
     }
     let (head, began) = (&request.head, request.began);
     log_hit(session, head, hit, status, octets, &end, began);

@@ -132,10 +132,12 @@ fn sessions_that_are_killed_again_and_again_cost_hits_and_nothing_else() {
             while !over.load(SeqCst) {
                 let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'baton %'";
                 let _ = server.try_execute(kill);
-                std::thread::park_timeout(Duration::from_millis(200));
+                std::thread::park_timeout(Duration::from_secs(1));
             }
         });
-        let until = Instant::now() + Duration::from_secs(4);
+        // Also when a client panics.
+        let _over = Over(&over);
+        let until = Instant::now() + Duration::from_secs(5);
         let clients: Vec<_> = (0..3)
             .map(|n| {
                 let (baton, targets) = (&baton, &targets);
@@ -154,7 +156,6 @@ fn sessions_that_are_killed_again_and_again_cost_hits_and_nothing_else() {
             .into_iter()
             .map(|client| client.join().unwrap())
             .sum();
-        over.store(true, SeqCst);
         hits
     });
     println!("{hits} hits meanwhile");
@@ -268,4 +269,13 @@ fn a_body_that_is_being_sent_is_right_or_cut() {
         got.extend(client.exactly(next).expect("it came back in time"));
     }
     assert!(got == whole);
+}
+
+/// Tells whoever goes on until then, when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
