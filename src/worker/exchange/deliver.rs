@@ -121,8 +121,7 @@ pub async fn reply(
         session.stream.reset_on_death(true);
     }
     // Where the rest of the request is still moving, nobody else reads along.
-    let is_alone = !body.is_read() || !body.is_sent();
-    let lead = unless_alone(lead, is_alone);
+    let lead = unless_alone(lead, !body.is_read() || !body.is_sent());
     let from = (&mut *reply, coming, &mut recording);
     let (end, mut onward, coming) = relayed(session, from, framing, body, lead.as_ref()).await;
     delivered.end = end;
@@ -134,10 +133,8 @@ pub async fn reply(
             let (source, reader) =
                 share::share(&context, lead, reply, coming, recording, again).await;
             if matches!(delivered.end, End::Shared) {
-                let mut out = std::mem::take(&mut session.outbox);
                 let (stream, body) = (&session.stream, &reader.growing);
-                delivered.end = onward.follow(stream, &mut out, body).await;
-                session.outbox = out;
+                delivered.end = onward.follow(stream, &mut session.outbox, body).await;
             }
             delivered.octets = onward.octets;
             if matches!(delivered.end, End::Whole) && framing == Framing::UntilClose {
