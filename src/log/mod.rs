@@ -32,6 +32,8 @@ pub fn init(name: &str, config: &config::Log) -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
     // It tells of each step of what is a matter of course.
     builder.filter_module("refinery_core", log::LevelFilter::Warn);
+    // What a database says to each of its connections when it ends them is said once, by the store.
+    builder.filter_module("tokio_postgres", log::LevelFilter::Warn);
     builder.parse_filters(&filter);
     builder.target(env_logger::Target::Pipe(Box::new(Shared(sink.clone()))));
     builder.write_style(env_logger::WriteStyle::Never);

@@ -19,6 +19,7 @@ use crate::cache::{Key, key};
 use crate::http::page::AnswerReason;
 use crate::shared::{Claim, Claimed, Counter, Region, Version};
 use crate::store::Object;
+use crate::store::postgres::Lease;
 
 /// Keys of which is remembered that their responses are not shared.
 const REMEMBERED: usize = 4096;
@@ -59,6 +60,8 @@ pub struct Asked {
     left: Notify,
     /// The word of this worker that it asks for the key; none: another worker does, or may.
     claim: RefCell<Option<Held>>,
+    /// The same of this node among others.
+    lease: RefCell<Option<Lease>>,
 }
 
 /// A claim that is up, until this is dropped.
@@ -166,6 +169,7 @@ impl Herd {
             call: Notify::new(),
             left: Notify::new(),
             claim: RefCell::new(None),
+            lease: RefCell::new(None),
         });
         asked.insert(place.clone(), lead.clone());
         Place::Lead(Lead {
@@ -294,6 +298,11 @@ impl Lead {
         });
     }
 
+    /// Other nodes wait as long as this question is open.
+    pub fn holds_lease(&self, lease: Lease) {
+        *self.asked.lease.borrow_mut() = Some(lease);
+    }
+
     /// There is a head, and what comes may be shared.
     pub fn answered(&self) {
         self.asked.answered.set(true);
@@ -351,6 +360,7 @@ impl Lead {
     /// Makes room for another one who asks.
     fn leave(&self) {
         self.asked.claim.take();
+        self.asked.lease.take();
         self.leave_here();
     }
 

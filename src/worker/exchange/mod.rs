@@ -55,7 +55,6 @@ use crate::http::head::RequestHead;
 use crate::http::target::TargetUri;
 use crate::log::OriginUse;
 use crate::store::Object;
-use crate::store::postgres::Lease;
 pub use answer::refuse_unread;
 pub use lend::lend;
 
@@ -329,7 +328,7 @@ async fn ask_origin(session: &mut Session, mut fetch: Fetch) -> Next {
     };
     match joined {
         Some(join::Joined::Ask(Some(lead))) => ask_for_nodes(session, fetch, lead).await,
-        Some(join::Joined::Ask(None)) => ask(session, fetch, None, None).await,
+        Some(join::Joined::Ask(None)) => ask(session, fetch, None).await,
         Some(join::Joined::Serve(hit)) => serve_instead(session, fetch, hit).await,
         Some(join::Joined::Refuse(answer)) => {
             session.recycle_head(fetch.request.head);
@@ -359,7 +358,12 @@ async fn ask_for_nodes(session: &mut Session, mut fetch: Fetch, lead: Lead) -> N
         }
     };
     match turned {
-        nodes::Turned::Ask(lease) => ask(session, fetch, Some(lead), lease).await,
+        nodes::Turned::Ask(lease) => {
+            if let Some(lease) = lease {
+                lead.holds_lease(lease);
+            }
+            ask(session, fetch, Some(lead)).await
+        }
         nodes::Turned::Look(looked) => {
             lead.settle(Outcome::Stored);
             drop(lead);
@@ -371,12 +375,7 @@ async fn ask_for_nodes(session: &mut Session, mut fetch: Fetch, lead: Lead) -> N
     }
 }
 
-async fn ask(
-    session: &mut Session,
-    mut fetch: Fetch,
-    lead: Option<Lead>,
-    lease: Option<Lease>,
-) -> Next {
+async fn ask(session: &mut Session, mut fetch: Fetch, lead: Option<Lead>) -> Next {
     let settle = |outcome| lead.iter().for_each(|lead| lead.settle(outcome));
     if fetch.plan.status.forwarded == Some(Forwarded::VaryMiss) {
         lookup::offer(&session.context, &fetch.request.head, &mut fetch.plan).await;
@@ -421,11 +420,9 @@ async fn ask(
             Box::pin(serve_hit(session, request, hit, uri, to)).await
         }
         record::Recorded::AskAgain(plan) => {
-            Box::pin(ask(session, Fetch { plan, ..fetch }, lead, lease)).await
+            Box::pin(ask(session, Fetch { plan, ..fetch }, lead)).await
         }
         record::Recorded::Reply(reply, recording) => {
-            // Other nodes wait for what will be in the store.
-            let _lease = lease.filter(|_| recording.is_shareable());
             let lead = herd_sees(&session.context, &fetch, lead, &recording);
             let (delivered, source) =
                 deliver::reply(session, &fetch, reply, recording, &mut body, lead).await;

@@ -132,12 +132,12 @@ fn sessions_that_are_killed_again_and_again_cost_hits_and_nothing_else() {
             while !over.load(SeqCst) {
                 let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'baton %'";
                 let _ = server.try_execute(kill);
-                std::thread::park_timeout(Duration::from_secs(1));
+                std::thread::park_timeout(Duration::from_secs(2));
             }
         });
         // Also when a client panics.
         let _over = Over(&over);
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(7);
         let clients: Vec<_> = (0..3)
             .map(|n| {
                 let (baton, targets) = (&baton, &targets);
