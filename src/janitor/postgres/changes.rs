@@ -74,9 +74,12 @@ async fn once(ground: &Ground, trouble: &Trouble, warned: &mut bool) -> Result<N
         client.prepare(ROUND).await
     })
     .await?;
-    log::debug!("changes are heard of");
+    let mut is_new = true;
     loop {
         take_part(&client, &round, &ground.region).await?;
+        if ground.region.distant().incarnation() != 0 && std::mem::replace(&mut is_new, false) {
+            log::info!("what other nodes change is heard of");
+        }
         match pay(&client, &ground.region).await {
             Ok(()) => trouble.is_over(),
             Err(why) => trouble.began(&why),

@@ -46,6 +46,8 @@ struct Inner {
     reading: Cell<bool>,
     writing: Cell<bool>,
     trouble: Trouble,
+    /// It has been said that it can be used.
+    is_announced: Cell<bool>,
     wake: Notify,
     region: Region,
     worker: usize,
@@ -80,6 +82,7 @@ impl Link {
             reading: Cell::new(true),
             writing: Cell::new(true),
             trouble: Trouble::default(),
+            is_announced: Cell::default(),
             wake: Notify::new(),
             region,
             worker,
@@ -266,6 +269,9 @@ async fn keep(inner: Weak<Inner>) {
         }
         if link.probe().await {
             link.trouble.is_over();
+            if !link.is_announced.replace(true) {
+                log::info!("the database is connected to");
+            }
         }
         if *more > 0 && link.missing() {
             continue;

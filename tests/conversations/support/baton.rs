@@ -84,7 +84,7 @@ impl Baton {
         let cache = (!arguments.contains(&"--cache")).then(|| cache_in(directory.path()));
         let in_database = cache
             .as_ref()
-            .and_then(|cache| Some(cache.split_once("&application_name=")?.1.to_owned()));
+            .is_some_and(|cache| cache.starts_with("postgres://"));
         let mut child = command
             .args(if arguments.contains(&"--workers") {
                 &[][..]
@@ -122,8 +122,8 @@ impl Baton {
                         start_line: line,
                         directory,
                     };
-                    if let Some(name) = &in_database {
-                        baton.wait_for_database(name);
+                    if in_database {
+                        baton.wait_for_database();
                     }
                     return Ok(baton);
                 }
@@ -154,16 +154,17 @@ impl Baton {
         Client::connect(self.address())
     }
 
-    /// Until it has all its connections: before, it does without a cache.
-    fn wait_for_database(&self, name: &str) {
-        let wanted = self.workers().len() * 4 + 1;
-        eventually("the database is used", || {
-            let there = shared().number(&format!(
-                "SELECT CASE WHEN bool_or(query LIKE '%baton_counter c%' AND state = 'idle') THEN count(*) ELSE 0 END \
-                 FROM pg_stat_activity WHERE application_name = '{name}'"
-            ));
-            (there >= wanted as i64).then_some(())
-        });
+    /// Until all its processes say that they use it: before, they do without a cache.
+    fn wait_for_database(&self) {
+        let workers = (0..self.workers().len()).map(|n| format!("worker-{n}.log"));
+        let connected = "the database is connected to";
+        let mut wanted: Vec<_> = workers.map(|log| (log, connected)).collect();
+        wanted.push(("janitor.log".into(), "what other nodes change is heard of"));
+        for (log, line) in wanted {
+            eventually("the database is used", || {
+                self.log(&log).contains(line).then_some(())
+            });
+        }
     }
 
     // === processes
@@ -315,7 +316,7 @@ fn cache_in(directory: &std::path::Path) -> String {
         Ok(kind) if kind == "postgres" => {
             static NUMBER: AtomicUsize = AtomicUsize::new(0);
             let name = format!("t{}", NUMBER.fetch_add(1, SeqCst));
-            format!("{}&application_name={name}", shared().url_of_schema(&name))
+            shared().url_of_schema(&name)
         }
         Ok(kind) => kind,
         Err(_) => format!("dir:{}", directory.join("cache").display()),
