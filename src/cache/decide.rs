@@ -116,7 +116,8 @@ impl AskReason {
     fn is_expiry(self) -> bool {
         matches!(
             self,
-            AskReason::Miss(MissReason::Expired) | AskReason::Revalidate(RevalidateReason::Expired)
+            AskReason::Miss(MissReason::Expired)
+                | AskReason::Revalidate(RevalidateReason::Expired | RevalidateReason::Purged)
         )
     }
 }

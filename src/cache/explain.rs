@@ -176,6 +176,7 @@ fn why_revalidate(reason: RevalidateReason) -> &'static str {
     match reason {
         RevalidateReason::Clock => "the clock went back behind the time of storing",
         RevalidateReason::Expired => "it is stale (RFC 9111 section 4.2)",
+        RevalidateReason::Purged => "it was purged softly: stale since then",
         RevalidateReason::NoCache => {
             "the response says no-cache: never without asking (RFC 9111 section 5.2.2.4)"
         }

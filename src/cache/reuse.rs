@@ -33,6 +33,8 @@ pub enum RevalidateReason {
     Clock,
     Expired,
     NoCache,
+    /// It was purged softly.
+    Purged,
     RequestMaxAge,
     RequestMinFresh,
     RequestNoCache,
@@ -65,6 +67,7 @@ impl RevalidateReason {
             RevalidateReason::Clock => "clock",
             RevalidateReason::Expired => "expired",
             RevalidateReason::NoCache => "no-cache",
+            RevalidateReason::Purged => "purged",
             RevalidateReason::RequestMaxAge => "request-max-age",
             RevalidateReason::RequestMinFresh => "request-min-fresh",
             RevalidateReason::RequestNoCache => "request-no-cache",
@@ -199,7 +202,11 @@ fn obstacle(
         && control
             .max_stale
             .is_some_and(|seconds| -remaining <= i64::from(seconds));
-    (!tolerated).then_some(RevalidateReason::Expired)
+    let reason = match stored.purged {
+        Some(_) => RevalidateReason::Purged,
+        None => RevalidateReason::Expired,
+    };
+    (!tolerated).then_some(reason)
 }
 
 /// Which fields that matter here a request has, found in one pass.
@@ -291,6 +298,30 @@ mod tests {
             ask(&with("no-cache, max-age=60"), &[], NOW),
             Verdict::Revalidate(RevalidateReason::NoCache)
         );
+    }
+
+    #[test]
+    fn what_is_purged_softly_is_stale_at_once_and_no_fresher_for_it() {
+        let purged = |control: &str, at| Stored {
+            purged: Some(at),
+            ..with(control)
+        };
+        let hour = purged("max-age=3600", NOW + 10);
+        let revalidate = Verdict::Revalidate(RevalidateReason::Purged);
+        // Another machine's clock may be ahead of ours.
+        for now in [NOW + 5, NOW + 10, NOW + 20, NOW + 4000] {
+            assert_eq!(ask(&hour, &[], now), revalidate, "{now}");
+        }
+        assert_eq!(hour.remaining(NOW + 30), -20);
+        let minute = purged("max-age=60", NOW + 100);
+        assert_eq!(minute.remaining(NOW + 100), -40, "it was stale already");
+        let max_stale = [("Cache-Control", "max-stale=60")];
+        assert_eq!(ask(&hour, &max_stale, NOW + 20), Verdict::Stale { age: 20 });
+        let plain = Stored {
+            purged: Some(NOW),
+            ..stored(&[], &[("Cache-Control", "max-age=60")], &Policy::default())
+        };
+        assert_eq!(ask(&plain, &[], NOW), Verdict::Miss(MissReason::Expired));
     }
 
     #[test]

@@ -55,9 +55,10 @@ impl From<MissReason> for Forwarded {
 impl From<RevalidateReason> for Forwarded {
     fn from(reason: RevalidateReason) -> Forwarded {
         match reason {
-            RevalidateReason::Clock | RevalidateReason::Expired | RevalidateReason::NoCache => {
-                Forwarded::Stale
-            }
+            RevalidateReason::Clock
+            | RevalidateReason::Expired
+            | RevalidateReason::NoCache
+            | RevalidateReason::Purged => Forwarded::Stale,
             RevalidateReason::RequestMaxAge
             | RevalidateReason::RequestMinFresh
             | RevalidateReason::RequestNoCache => Forwarded::Request,

@@ -37,6 +37,8 @@ pub struct Stored {
     pub last_modified: Option<i64>,
     /// Date, or when it was received.
     pub date: i64,
+    /// Purged softly, at that time, seconds since 1970: stale since then, however long it would have been fresh.
+    pub purged: Option<i64>,
     /// Octets of the body that are there, once it has come.
     pub body_len: u64,
     /// Which octets those are, where some are missing.
@@ -96,6 +98,7 @@ impl Stored {
                 .get("last-modified")
                 .and_then(|value| date::parse_near(trim(value), times.response)),
             date,
+            purged: None,
             headers,
             body_len: 0,
             part: None,
@@ -108,7 +111,11 @@ impl Stored {
 
     /// Seconds that it stays fresh; less than zero: that it has been stale.
     pub fn remaining(&self, now: i64) -> i64 {
-        i64::from(self.lifetime.seconds) - i64::from(self.age(now))
+        let remaining = i64::from(self.lifetime.seconds) - i64::from(self.age(now));
+        match self.purged {
+            None => remaining,
+            Some(since) => remaining.min(since - now).min(0),
+        }
     }
 
     pub fn etag(&self) -> Option<&[u8]> {

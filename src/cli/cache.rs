@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::flags::{CacheQuestion, ExplainCommand, Whereabouts};
+use super::flags::{CacheQuestion, ExplainCommand, LsCommand, PurgeCommand, Whereabouts};
 use super::tables;
 use super::whereabouts::{Meant, find};
-use crate::cache::Policies;
+use crate::cache::{Policies, Set};
 use crate::janitor::control;
+use crate::janitor::listing::{Listing, Sort};
 use crate::janitor::meeting::Meeting;
-use crate::janitor::operations::{Ground, perform};
+use crate::janitor::operations::{Ground, normal_prefix, perform};
 use crate::janitor::protocol::{Done, Item, Reply, Request};
 use crate::store::disk::place::{Place, PlaceError};
 
@@ -34,6 +35,7 @@ const DAMAGE_FOUND: u8 = 4;
 pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCode> {
     let meant = find(of)?;
     let mut output = Output::new(of.json);
+    output.sorted = matches!(request, Request::Ls(listing) if listing.sort.is_some());
     let mut say = |reply: &Reply| output.take(reply);
     let done = match &meant {
         Meant::Directory(place, policies) => answer(place, policies, request, &mut say),
@@ -49,12 +51,42 @@ pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCod
 pub(super) fn request(question: &CacheQuestion) -> Request {
     match question {
         CacheQuestion::Stats => Request::Stats,
-        CacheQuestion::Ls => Request::Ls,
+        CacheQuestion::Ls(command) => Request::Ls(listing(command)),
         CacheQuestion::Show { url } => Request::Show { url: url.clone() },
         CacheQuestion::Verify => Request::Verify,
-        CacheQuestion::Purge { url: Some(url), .. } => Request::Purge { url: url.clone() },
-        CacheQuestion::Purge { url: None, .. } => Request::PurgeAll,
+        CacheQuestion::Purge(command) => purge(command),
     }
+}
+
+fn listing(command: &LsCommand) -> Listing {
+    Listing {
+        prefix: command.prefix.as_deref().map(normal_prefix),
+        tags: command.tags.clone(),
+        stale: command.stale,
+        larger: command.larger,
+        // The first of what?
+        sort: command.sort.or(command.limit.map(|_| Sort::Url)),
+        limit: command.limit,
+    }
+}
+
+fn purge(command: &PurgeCommand) -> Request {
+    let what = if let Some(url) = &command.url {
+        Set::Url(url.clone())
+    } else if let Some(prefix) = &command.prefix {
+        Set::Prefix(normal_prefix(prefix))
+    } else if let Some(regex) = &command.regex {
+        Set::Regex(regex.clone())
+    } else if command.tags.is_empty() {
+        match command.soft {
+            true => Set::Prefix(String::new()),
+            false => return Request::PurgeAll,
+        }
+    } else {
+        Set::Tags(command.tags.clone())
+    };
+    let soft = command.soft;
+    Request::Purge { what, soft }
 }
 
 pub(super) fn explain(command: &ExplainCommand) -> Request {
@@ -163,6 +195,8 @@ struct Output {
     progress: ProgressBar,
     /// For a table, whose columns are as wide as the widest.
     items: Vec<Item>,
+    /// They come in the order that is wanted.
+    sorted: bool,
 }
 
 impl Output {
@@ -179,6 +213,7 @@ impl Output {
             out: io::BufWriter::new(io::stdout()),
             progress,
             items: Vec::new(),
+            sorted: false,
         }
     }
 
@@ -207,7 +242,7 @@ impl Output {
             (true, Done::Verified(it)) => serde_json::to_string(it)?,
             (true, Done::Purged(it)) => serde_json::to_string(it)?,
             (false, Done::Stats(it)) => tables::stats(it),
-            (false, Done::Listed(_)) => tables::list(&mut self.items),
+            (false, Done::Listed(_)) => tables::list(&mut self.items, self.sorted),
             (false, Done::Shown(it)) => tables::shown(it),
             (false, Done::Explained(it)) => tables::explained(it),
             (false, Done::Verified(it)) => tables::verified(it),
@@ -252,7 +287,9 @@ fn code(done: &Done) -> ExitCode {
         Done::Explained(it) if it.sides.iter().all(|side| side.found.is_empty()) => {
             NOTHING_FOUND.into()
         }
-        Done::Purged(purged) if purged.url.is_some() && purged.objects == 0 => NOTHING_FOUND.into(),
+        Done::Purged(purged) if purged.what.is_some() && purged.objects == 0 => {
+            NOTHING_FOUND.into()
+        }
         Done::Verified(verified) if verified.damaged > 0 => DAMAGE_FOUND.into(),
         Done::Verified(verified) if verified.unreadable > 0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,

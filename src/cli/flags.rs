@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cache::Set;
 use crate::config::{Mode, Sources};
+use crate::janitor::listing::Sort;
 
 /// A pre-forked, multi-process caching HTTP proxy.
 #[derive(Debug, Parser)]
@@ -98,12 +100,14 @@ const CACHE_HELP: &str = "\
 Examples:
   baton cache stats                              how full it is, and how often it answers
   baton cache ls --json | jq .url                every URL of which something is kept
+  baton cache ls --sort size --limit 20          what takes most
   baton cache purge http://example.org/logo.png  removes one response, with all its variants
+  baton cache purge --tag news --tag front --soft   what has a tag is revalidated when it is asked for next
   baton cache verify -c /etc/baton/proxy.conf    checks all that the service keeps
   baton cache ls --instance 127.0.0.1:3128       what that instance has in memory
   baton cache warm http://example.org/sitemap.xml   fetches all of a site through 127.0.0.1:3128
 
-Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 3 nothing is kept of that URL,
+Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 3 nothing of that is kept,
 4 verify has found damaged files (and removed them), 5 warm could not fetch everything.";
 
 /// `baton cache`
@@ -164,7 +168,7 @@ pub(super) enum CacheQuestion {
     /// Prints how much is kept, how much may be, and how often it was of use.
     Stats,
     /// Lists what is kept.
-    Ls,
+    Ls(LsCommand),
     /// Prints what is kept of a URL: fields, age, files.
     Show {
         #[arg(value_parser = url)]
@@ -172,14 +176,57 @@ pub(super) enum CacheQuestion {
     },
     /// Reads everything, compares every checksum, and removes what is damaged.
     Verify,
-    /// Removes what is kept of a URL, or everything.
-    Purge {
-        #[arg(value_parser = url, required_unless_present = "all", conflicts_with = "all")]
-        url: Option<String>,
-        /// Everything: at once for all requests from now on; the files go in the background.
-        #[arg(long)]
-        all: bool,
-    },
+    /// Removes what is kept of a URL, of many, or everything.
+    ///
+    /// No request from now on gets any of it, and nothing of it that is being fetched meanwhile is kept.
+    Purge(PurgeCommand),
+}
+
+/// `baton cache ls`
+#[derive(Debug, Args)]
+pub(super) struct LsCommand {
+    /// URLs that begin so.
+    #[arg(long, value_name = "URL")]
+    pub prefix: Option<String>,
+    /// Responses with this tag in Cache-Tag or Surrogate-Key (repeatable: any of them).
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// What is not fresh any more.
+    #[arg(long)]
+    pub stale: bool,
+    /// What takes more than that, as 10MiB.
+    #[arg(long, value_name = "SIZE", value_parser = octets)]
+    pub larger: Option<u64>,
+    /// What comes first: by URL, the largest, the newest, what becomes stale first, what was not used for longest.
+    #[arg(long, value_name = "BY")]
+    pub sort: Option<Sort>,
+    /// So many at most.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// `baton cache purge`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub(super) struct PurgeCommand {
+    #[arg(value_parser = url, group = "what")]
+    pub url: Option<String>,
+    /// URLs that begin so.
+    #[arg(long, value_name = "URL", group = "what")]
+    pub prefix: Option<String>,
+    /// Responses with this tag in Cache-Tag or Surrogate-Key (repeatable: those with any of them, all at once).
+    #[arg(long = "tag", value_name = "TAG", group = "what", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub tags: Vec<String>,
+    /// URLs in which this regular expression matches, as '\\.css(\\?|$)'.
+    #[arg(long, value_name = "REGEX", group = "what", value_parser = expression)]
+    pub regex: Option<String>,
+    /// Everything.
+    #[arg(long, group = "what")]
+    pub all: bool,
+    /// It stays and is stale: revalidated when it is asked for next, and served where the origin server fails and
+    /// stale-if-error allows it.
+    #[arg(long)]
+    pub soft: bool,
 }
 
 /// `baton cache warm`
@@ -206,6 +253,19 @@ pub(super) struct WarmCommand {
     /// https URLs are asked for as http, as a TLS terminator in front of the proxy does.
     #[arg(long)]
     pub http: bool,
+}
+
+fn octets(text: &str) -> Result<u64, String> {
+    let size = text.parse::<bytesize::ByteSize>();
+    size.map(|size| size.as_u64())
+        .map_err(|_| "a size such as 4096, 64KiB or 10MiB is wanted".to_owned())
+}
+
+fn expression(text: &str) -> Result<String, String> {
+    match Set::Regex(text.to_owned()).matcher() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn field(text: &str) -> Result<(String, String), String> {

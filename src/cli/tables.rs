@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use comfy_table::presets::{NOTHING, UTF8_BORDERS_ONLY};
 use comfy_table::{CellAlignment, Table, TableStyle};
 
+use crate::cache::Set;
 use crate::janitor::protocol::{
     Catalogue, Considered, Counters, Entry, Explained, Item, Judged, Kind, Purged, Response, Shown,
     Stats, Store, Verified,
@@ -112,11 +113,14 @@ fn stored(counters: &Counters) -> String {
 // === ls
 
 /// Without the lists that lead to variants: they are no responses.
-pub(super) fn list(items: &mut Vec<Item>) -> String {
+/// `sorted`: they are in the order that is wanted; else they are put in that of their URLs.
+pub(super) fn list(items: &mut Vec<Item>, sorted: bool) -> String {
     items.retain(|item| item.kind != Kind::List);
-    items.sort_by(|one, other| {
-        (&one.url, one.side, &one.name).cmp(&(&other.url, other.side, &other.name))
-    });
+    if !sorted {
+        items.sort_by(|one, other| {
+            (&one.url, one.side, &one.name).cmp(&(&other.url, other.side, &other.name))
+        });
+    }
     if items.is_empty() {
         return String::new();
     }
@@ -353,10 +357,22 @@ pub(super) fn purged(purged: &Purged) -> String {
         1 => "1 response".to_owned(),
         objects => format!("{} responses", number(objects)),
     };
-    match &purged.url {
-        Some(url) if purged.objects == 0 => format!("nothing is kept of {url}"),
-        Some(url) => format!("{objects} of {url} removed, {}", size(purged.octets)),
-        None => format!("everything removed: {objects}, {}", size(purged.octets)),
+    let done = match purged.soft {
+        true => "stale now",
+        false => "removed",
+    };
+    let Some(set) = &purged.what else {
+        return format!("everything {done}: {objects}, {}", size(purged.octets));
+    };
+    let what = match set {
+        Set::Url(url) => url.clone(),
+        Set::Prefix(prefix) => format!("{prefix}…"),
+        Set::Tags(tags) => format!("the tags {}", tags.join(", ")),
+        Set::Regex(expression) => format!("URLs like {expression}"),
+    };
+    match purged.objects {
+        0 => format!("nothing is kept of {what}"),
+        _ => format!("{objects} of {what} {done}, {}", size(purged.octets)),
     }
 }
 
@@ -473,12 +489,12 @@ mod tests {
             item("http://a/", Kind::Variant),
             item("http://a/", Kind::List),
         ];
-        let text = list(&mut items);
+        let text = list(&mut items, false);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[0].starts_with("STATUS"), "{text}");
         assert!(lines[1].ends_with("http://a/ (a variant)"), "{text}");
         assert!(lines[2].contains("for 2 h"), "{text}");
-        assert_eq!(list(&mut Vec::new()), "");
+        assert_eq!(list(&mut Vec::new(), false), "");
     }
 }

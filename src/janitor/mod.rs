@@ -17,6 +17,7 @@ pub mod catalogue;
 pub mod control;
 mod evict;
 mod ledger;
+pub mod listing;
 pub mod meeting;
 mod memory;
 pub mod operations;

@@ -6,11 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::listing::Listing;
+use crate::cache::Set;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Request {
     Stats,
-    Ls,
+    Ls(Listing),
     Show {
         url: String,
     },
@@ -22,7 +25,11 @@ pub enum Request {
     },
     Verify,
     Purge {
-        url: String,
+        #[serde(flatten)]
+        what: Set,
+        /// It stays, as stale.
+        #[serde(default)]
+        soft: bool,
     },
     PurgeAll,
 }
@@ -282,8 +289,12 @@ pub struct Damage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purged {
     /// None: everything.
-    pub url: Option<String>,
-    /// Responses that are gone.
+    #[serde(flatten)]
+    pub what: Option<Set>,
+    /// They are still there, as stale.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
+    /// Responses that are gone, or stale now.
     pub objects: u64,
     /// Octets that they took on the disk, or in memory.
     pub octets: u64,
@@ -334,9 +345,26 @@ mod tests {
         let done = Reply::Done(Done::Purged(Purged::default()));
         assert_eq!(
             text(&done),
-            r#"{"done":{"purged":{"url":null,"objects":0,"octets":0}}}"#
+            r#"{"done":{"purged":{"objects":0,"octets":0}}}"#
         );
         assert_eq!(serde_json::from_str::<Reply>(&text(&done)).unwrap(), done);
+        let what = Set::Tags(vec!["a".into()]);
+        let done = Reply::Done(Done::Purged(Purged {
+            what: Some(what.clone()),
+            soft: true,
+            ..Purged::default()
+        }));
+        assert_eq!(
+            text(&done),
+            r#"{"done":{"purged":{"tags":["a"],"soft":true,"objects":0,"octets":0}}}"#
+        );
+        assert_eq!(serde_json::from_str::<Reply>(&text(&done)).unwrap(), done);
+        let request: Request = serde_json::from_str(r#"{"do":"purge","tags":["a"]}"#).unwrap();
+        assert_eq!(request, Request::Purge { what, soft: false });
+        let request: Request = serde_json::from_str(r#"{"do":"ls"}"#).unwrap();
+        assert_eq!(request, Request::Ls(Listing::default()));
+        let request: Request = serde_json::from_str(r#"{"do":"ls","stale":true}"#).unwrap();
+        assert!(matches!(request, Request::Ls(listing) if listing.stale));
     }
 
     #[test]

@@ -3,10 +3,16 @@
 use anyhow::Context;
 
 use super::{Ground, Say};
+use crate::cache::{Matcher, Name, Set};
 use crate::janitor::catalogue::{Fact, Reader, Row};
+use crate::janitor::listing::{Lister, Listing};
 use crate::janitor::protocol::{Catalogue, Counters, Item, Kind, Listed, Reply, Side, Stats};
 use crate::shared::{self, Counter, Region};
-use crate::store::disk::place::CATALOGUE;
+use crate::store::disk::format::Content;
+use crate::store::disk::place::{CATALOGUE, Place};
+use crate::store::disk::read;
+use crate::sys::clock::unix_seconds;
+use crate::sys::files::Access;
 
 /// Rows read at once: while they are handed on, however slowly, the catalogue is left alone.
 const PAGE: usize = 1000;
@@ -70,7 +76,7 @@ pub(super) fn counters(region: &Region) -> Counters {
     }
 }
 
-pub(super) fn ls(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Listed> {
+pub(super) fn ls(ground: &Ground<'_>, listing: &Listing, say: Say<'_>) -> anyhow::Result<Listed> {
     ground.bring_up_to_date();
     let path = ground.place.path().join(CATALOGUE);
     let refused = || format!("the catalogue {} cannot be read", path.display());
@@ -79,25 +85,52 @@ pub(super) fn ls(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Listed> {
         incomplete: state(ground, &reader) != Catalogue::Complete,
         ..Listed::default()
     };
+    let tags = match listing.tags.is_empty() {
+        true => None,
+        false => Some(Set::Tags(listing.tags.clone()).matcher()?),
+    };
+    let now = unix_seconds();
+    let mut lister = Lister::new(listing, now);
     let mut page = Vec::with_capacity(PAGE);
     let mut last = 0;
     loop {
         reader
             .rows(last, |row| {
                 last = row.id;
-                page.push(item(row));
+                page.push((row.name, item(row)));
                 page.len() < PAGE
             })
             .with_context(refused)?;
         let is_last = page.len() < PAGE;
-        for item in page.drain(..) {
-            say(&Reply::Item(item))?;
-            listed.items += 1;
+        for (name, item) in page.drain(..) {
+            if let Some(tags) = &tags
+                && !(listing.takes(&item, now) && is_tagged(ground.place, &name, tags))
+            {
+                continue;
+            }
+            if let Some(item) = lister.put(item) {
+                say(&Reply::Item(item))?;
+                listed.items += 1;
+            }
         }
-        if is_last {
-            return Ok(listed);
+        if is_last || lister.is_full() {
+            break;
         }
     }
+    for item in lister.finish() {
+        say(&Reply::Item(item))?;
+        listed.items += 1;
+    }
+    Ok(listed)
+}
+
+/// The catalogue does not know of tags: the head does.
+fn is_tagged(place: &Place, name: &Name, tags: &Matcher) -> bool {
+    let mut buffer = Vec::new();
+    let Ok(read) = read::head(place, name, Access::Blocking, &mut buffer) else {
+        return false;
+    };
+    matches!(&read.head.content, Content::Object(kept) if tags.takes(&read.head.key, &kept.stored))
 }
 
 fn item(row: Row) -> Item {

@@ -9,7 +9,8 @@ use super::list::counters;
 use super::purge::keys;
 use super::show::response;
 use super::{Say, explain};
-use crate::cache::{Key, Name, Policies, key};
+use crate::cache::{Key, Name, Policies, Set, key};
+use crate::janitor::listing::{Lister, Listing};
 use crate::janitor::protocol::{
     Done, Entry, Explained, Item, Judged, Kind, Listed, Purged, Reply, Request, Shown, Side, Stats,
     Store,
@@ -34,7 +35,7 @@ pub struct Memory<'a> {
 pub fn perform(request: &Request, memory: &Memory<'_>, say: Say<'_>) -> anyhow::Result<Done> {
     match request {
         Request::Stats => stats(memory).map(|stats| Done::Stats(Box::new(stats))),
-        Request::Ls => ls(memory, say).map(Done::Listed),
+        Request::Ls(listing) => ls(memory, listing, say).map(Done::Listed),
         Request::Show { url } => show(memory, url).map(Done::Shown),
         Request::Explain {
             url,
@@ -44,7 +45,7 @@ pub fn perform(request: &Request, memory: &Memory<'_>, say: Say<'_>) -> anyhow::
         Request::Verify => {
             bail!("this instance keeps responses in memory alone: there is no file to be checked")
         }
-        Request::Purge { url } => purge(memory, url).map(Done::Purged),
+        Request::Purge { what, soft } => purge(memory, what, *soft).map(Done::Purged),
         Request::PurgeAll => purge_all(memory).map(Done::Purged),
     }
 }
@@ -113,15 +114,30 @@ fn stats(memory: &Memory<'_>) -> anyhow::Result<Stats> {
     Ok(stats)
 }
 
-fn ls(memory: &Memory<'_>, say: Say<'_>) -> anyhow::Result<Listed> {
+fn ls(memory: &Memory<'_>, listing: &Listing, say: Say<'_>) -> anyhow::Result<Listed> {
+    let tags = match listing.tags.is_empty() {
+        true => None,
+        false => Some(Set::Tags(listing.tags.clone()).matcher()?),
+    };
     let mut told = memory.ask(&Question::All)?;
     let now = unix_seconds();
+    let mut lister = Lister::new(listing, now);
     let mut listed = Listed {
         incomplete: !told.silent.is_empty(),
         ..Listed::default()
     };
     for shared in merged(&mut told) {
-        say(&Reply::Item(item(&shared, now)))?;
+        let InMemory { key, stored, .. } = &shared.kept;
+        if tags.as_ref().is_some_and(|tags| !tags.takes(key, stored)) {
+            continue;
+        }
+        if let Some(item) = lister.put(item(&shared, now)) {
+            say(&Reply::Item(item))?;
+            listed.items += 1;
+        }
+    }
+    for item in lister.finish() {
+        say(&Reply::Item(item))?;
         listed.items += 1;
     }
     listed.silent = told.silent;
@@ -246,7 +262,10 @@ fn groups<'a>(told: &'a Told, key: &Key) -> Vec<(Vec<u16>, Vec<&'a InMemory>)> {
     groups
 }
 
-fn purge(memory: &Memory<'_>, url: &str) -> anyhow::Result<Purged> {
+fn purge(memory: &Memory<'_>, what: &Set, soft: bool) -> anyhow::Result<Purged> {
+    let (Set::Url(url), false) = (what, soft) else {
+        bail!("that cannot be purged here");
+    };
     let keys = keys(url)?;
     let told = memory.workers.ask(&Question::Forget(texts(&keys)));
     // This is what counts, also for a worker that did not answer: no copy of before is found by anybody from now on.
@@ -263,7 +282,8 @@ fn purge(memory: &Memory<'_>, url: &str) -> anyhow::Result<Purged> {
     names.sort_unstable();
     names.dedup();
     Ok(Purged {
-        url: Some(url.to_owned()),
+        what: Some(what.clone()),
+        soft,
         objects: names.len() as u64,
         octets: kept.map(|kept| kept.size).sum(),
         silent: told.silent,
@@ -278,7 +298,8 @@ fn purge_all(memory: &Memory<'_>) -> anyhow::Result<Purged> {
     let before = before?.by;
     let before = before.iter().map(|(_, said)| said.sum);
     Ok(Purged {
-        url: None,
+        what: None,
+        soft: false,
         objects: before.clone().map(|sum| sum.responses).sum(),
         octets: before.map(|sum| sum.size).sum(),
         silent: after.silent,

@@ -59,6 +59,22 @@ pub fn check_url(url: &str) -> anyhow::Result<()> {
     purge::keys(url).map(drop)
 }
 
+/// The beginning of URLs as keys have it: where all of the authority is there, in its normal form.
+pub fn normal_prefix(text: &str) -> String {
+    let text = text.trim();
+    let whole = match text.contains("://") || text.is_empty() {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    };
+    let has_path = whole
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.contains(['/', '?']));
+    match has_path.then(|| explain::normal(&whole)) {
+        Some(Ok(normal)) => normal,
+        _ => whole.to_ascii_lowercase(),
+    }
+}
+
 /// Takes what comes before the end. An error ends the operation: nobody listens any more.
 pub type Say<'a> = &'a mut dyn FnMut(&Reply) -> std::io::Result<()>;
 
@@ -66,7 +82,7 @@ pub type Say<'a> = &'a mut dyn FnMut(&Reply) -> std::io::Result<()>;
 pub fn perform(request: &Request, ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Done> {
     match request {
         Request::Stats => list::stats(ground).map(|stats| Done::Stats(Box::new(stats))),
-        Request::Ls => list::ls(ground, say).map(Done::Listed),
+        Request::Ls(listing) => list::ls(ground, listing, say).map(Done::Listed),
         Request::Show { url } => show::show(ground, url).map(Done::Shown),
         Request::Explain {
             url,
@@ -74,7 +90,7 @@ pub fn perform(request: &Request, ground: &Ground<'_>, say: Say<'_>) -> anyhow::
             fields,
         } => explain::explain(ground, url, method, fields).map(Done::Explained),
         Request::Verify => verify::verify(ground, say).map(Done::Verified),
-        Request::Purge { url } => purge::purge(ground, url).map(Done::Purged),
+        Request::Purge { what, soft } => purge::purge(ground, what, *soft, say).map(Done::Purged),
         Request::PurgeAll => purge::purge_all(ground, say).map(Done::Purged),
     }
 }

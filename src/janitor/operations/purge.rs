@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::{Ground, Instance, Say};
-use crate::cache::{Key, Name, key};
+use crate::cache::{Key, Name, Set, key};
 use crate::http::{Method, RequestHead, TargetUri, Version};
 use crate::janitor::catalogue::{Catalogue, Change};
 use crate::janitor::protocol::{Purged, Reply};
@@ -42,9 +42,21 @@ pub(super) fn keys(url: &str) -> anyhow::Result<[Key; 2]> {
     Ok([key::Side::Forward, key::Side::Reverse].map(|side| Key::of(&uri, side)))
 }
 
-pub(super) fn purge(ground: &Ground<'_>, url: &str) -> anyhow::Result<Purged> {
+pub(super) fn purge(
+    ground: &Ground<'_>,
+    what: &Set,
+    soft: bool,
+    _say: Say<'_>,
+) -> anyhow::Result<Purged> {
+    match (what, soft) {
+        (Set::Url(url), false) => purge_url(ground, url),
+        _ => anyhow::bail!("that cannot be purged here"),
+    }
+}
+
+fn purge_url(ground: &Ground<'_>, url: &str) -> anyhow::Result<Purged> {
     let mut purged = Purged {
-        url: Some(url.to_owned()),
+        what: Some(Set::Url(url.to_owned())),
         ..Purged::default()
     };
     for key in keys(url)? {
@@ -125,7 +137,8 @@ pub(super) fn purge_all(ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Pur
         None => sweep(ground.place, say)?,
     }
     Ok(Purged {
-        url: None,
+        what: None,
+        soft: false,
         objects: before.objects + before.variants,
         octets: before.size,
         silent: Vec::new(),

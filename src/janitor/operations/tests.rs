@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::purge::keys;
 use super::*;
+use crate::cache::Set;
+use crate::janitor::listing::Listing;
 use crate::janitor::protocol::Kind;
 use crate::store::disk::format::{Content, Head, List};
 use crate::store::disk::place::write_at;
@@ -98,7 +100,8 @@ fn a_purge_takes_everything_of_one_url_and_nothing_else() {
     put(&place, &name.variant(b"2"), None, b"another");
     put(&place, &other, None, b"something else");
     let request = Request::Purge {
-        url: "http://a/".to_owned(),
+        what: Set::Url("http://a/".to_owned()),
+        soft: false,
     };
     let Done::Purged(purged) = at_rest(&place, &request) else {
         panic!()
@@ -201,6 +204,6 @@ fn without_a_catalogue_there_are_still_figures() {
         instance: None,
         policies: &Policies::default(),
     };
-    let error = perform(&Request::Ls, &ground, &mut |_| Ok(())).unwrap_err();
+    let error = perform(&Request::Ls(Listing::default()), &ground, &mut |_| Ok(())).unwrap_err();
     assert!(format!("{error:#}").contains("catalogue"), "{error:#}");
 }

@@ -19,7 +19,7 @@ use crate::http::range::Span;
 use crate::store::MAX_VARIANTS;
 
 /// Rises with any change of the layout, and of what selections are equal; files of another version are misses, and are swept.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 const MAGIC: &[u8; 6] = b"baton\0";
 /// Magic, version, length.
 const PREFIX: usize = 14;
@@ -223,6 +223,7 @@ fn encode_object(kept: &Kept, out: &mut Vec<u8>) {
     u32(stored.initial_age, out);
     u64(stored.date as u64, out);
     optional(stored.last_modified.map(|time| time as u64), out);
+    optional(stored.purged.map(|time| time as u64), out);
     u64(stored.body_len, out);
     out.push(u8::from(stored.part.is_some()));
     stored.part.iter().for_each(|part| encode_part(part, out));
@@ -337,6 +338,7 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
         headers,
         date: reader.u64()? as i64,
         last_modified: reader.optional()?.map(|time| time as i64),
+        purged: reader.optional()?.map(|time| time as i64),
         body_len: reader.u64()?,
         part: None,
     };

@@ -15,6 +15,7 @@ fn object(body: &[u8], place: Body) -> Head {
         ],
     );
     stored.body_len = body.len() as u64;
+    stored.purged = (!body.is_empty()).then_some(-5);
     Head {
         key: b"http://a/".to_vec(),
         generation: 7,
