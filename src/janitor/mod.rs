@@ -248,7 +248,10 @@ impl Janitor {
             None => Vec::new(),
         };
         for name in self.books.take_unknown() {
-            tour::look_for(&self.place, &name, &mut self.books, &self.region);
+            let taken = tour::look_for(&self.place, &name, &mut self.books, &self.region);
+            if let Some(control) = &self.control {
+                control.board().count_purged(taken);
+            }
         }
         let removed = self.make_room();
         self.heed_purges();

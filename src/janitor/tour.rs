@@ -461,14 +461,21 @@ fn look_at(
     }
 }
 
-/// Looks for one name that the books do not have.
-pub(super) fn look_for(place: &Place, name: &Name, books: &mut Books, region: &Region) {
+/// Looks for one name that the books do not have. What purges of many have taken of it.
+pub(super) fn look_for(
+    place: &Place,
+    name: &Name,
+    books: &mut Books,
+    region: &Region,
+) -> HashMap<u64, (u64, u64)> {
+    let mut taken = HashMap::new();
     let ground = Ground {
         place,
         region,
         known: &Known::new(region.clone()),
     };
-    ground.look_at(name, books, &mut Vec::new(), &mut HashMap::new());
+    ground.look_at(name, books, &mut Vec::new(), &mut taken);
+    taken
 }
 
 fn match_up(

@@ -30,6 +30,7 @@ mod origins;
 mod pipelining;
 mod postgres;
 mod processes;
+mod purging;
 mod queue;
 mod ranges;
 mod resume;

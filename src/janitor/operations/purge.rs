@@ -190,12 +190,17 @@ fn raise(ground: &Ground<'_>) -> anyhow::Result<u64> {
         .instance
         .map_or(0, |it| it.region.space().generation());
     // Unreadable, it must still rise: beyond what the instance knows, or what anybody will have counted to.
-    let written = ground.place.generation().unwrap_or(u64::from(u32::MAX));
+    let written = ground
+        .place
+        .generation()
+        .unwrap_or(unix_seconds().cast_unsigned() << 32);
     let generation = purged::after_all(known.max(written));
     ground
         .place
         .set_generation(generation)
         .context("the generation cannot be written")?;
+    // Whatever they name has gone along.
+    ground.place.set_pending(&[])?;
     Ok(generation)
 }
 
