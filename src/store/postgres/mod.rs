@@ -32,7 +32,7 @@ use crate::shared::{Counter, Region, Ticket};
 pub use filling::Filling;
 pub use lease::{Lease, Turn};
 use link::{Link, What};
-pub use rows::{InRow, Rows};
+pub use rows::{InRow, Rows, Sums, decode};
 use server::{Server, ServerError};
 pub use session::PIECE_SIZE;
 use session::{Found, Known, Refreshed};
@@ -456,7 +456,7 @@ impl<C: Coherence + 'static> Inner<C> {
 }
 
 /// With the variant that its selection makes it.
-fn name_of(key: &[u8], stored: &Stored) -> Name {
+pub fn name_of(key: &[u8], stored: &Stored) -> Name {
     let name = Name::of(key);
     if stored.selection.is_empty() {
         return name;

@@ -27,6 +27,12 @@ pub enum SchemaError {
         "the tables have been made by a newer baton (their version is {found}, this one knows {known}): use that one, or another database or schema"
     )]
     Newer { found: i32, known: i32 },
+    #[error("there are no tables of baton's, or not all of them: `baton migrate` makes them")]
+    Absent,
+    #[error(
+        "the tables have been made by an older baton (their version is {found}, this one knows {known}): `baton migrate` brings them up to date"
+    )]
+    Older { found: i32, known: i32 },
     #[error("{}", super::trouble::said(.0))]
     Database(#[from] postgres::Error),
     #[error("{0}")]
@@ -52,8 +58,7 @@ pub fn migrate(server: &Server, settings: &Postgres) -> Result<Facts, SchemaErro
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK])?;
     let mut runner = migrations::migrations::runner();
     runner.set_migration_table_name(HISTORY);
-    let known = runner.get_migrations().iter().map(|it| it.version()).max();
-    let known = known.unwrap_or_default();
+    let known = known(&runner);
     let found = version(&mut client)?;
     if found > known {
         return Err(SchemaError::Newer { found, known });
@@ -82,6 +87,34 @@ pub fn migrate(server: &Server, settings: &Postgres) -> Result<Facts, SchemaErro
         connections: facts.try_get(0)?,
         made,
     })
+}
+
+/// Whether the tables are there, and this program's. Changes nothing. Blocks.
+///
+/// Errors: they are not, or the database fails.
+pub fn check(client: &mut postgres::Client) -> Result<(), SchemaError> {
+    let known = known(&migrations::migrations::runner());
+    let found = version(client)?;
+    if found > known {
+        return Err(SchemaError::Newer { found, known });
+    }
+    if found == 0 || !is_whole(client)? {
+        return Err(SchemaError::Absent);
+    }
+    if found < known {
+        return Err(SchemaError::Older { found, known });
+    }
+    let counted = client.query_one("SELECT count(*) FROM baton_counter", &[])?;
+    match counted.try_get::<_, i64>(0)? {
+        0 => Err(SchemaError::Absent),
+        _ => Ok(()),
+    }
+}
+
+/// The last migration that this program has.
+fn known(runner: &refinery::Runner) -> i32 {
+    let versions = runner.get_migrations().iter().map(|it| it.version());
+    versions.max().unwrap_or_default()
 }
 
 /// The last migration; 0: none.

@@ -1,5 +1,6 @@
 //! A cache in PostgreSQL: kept over restarts, shared by nodes, and of no harm when the database is in trouble.
 
+mod commands;
 mod nodes;
 mod secrets;
 mod trouble;
