@@ -13,6 +13,7 @@ mod rows;
 pub mod schema;
 pub mod server;
 mod session;
+pub mod tags;
 pub mod trouble;
 
 use std::cell::{Cell, RefCell};
@@ -348,7 +349,10 @@ impl<C: Coherence + 'static> Inner<C> {
             if kept.is_none() {
                 self.is_damaged(found.id);
             }
-            kept.map(|kept| (found, kept))
+            kept.map(|mut kept| {
+                kept.stored.purged = found.outdated;
+                (found, kept)
+            })
         });
         decoded.collect()
     }

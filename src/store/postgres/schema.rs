@@ -133,8 +133,8 @@ fn is_whole(client: &mut postgres::Client) -> Result<bool, postgres::Error> {
             return Ok(false);
         }
     }
-    let function =
-        "SELECT to_regproc('baton_store') IS NOT NULL AND to_regproc('baton_purge') IS NOT NULL";
+    let function = "SELECT to_regproc('baton_store') IS NOT NULL AND to_regproc('baton_purge') IS NOT NULL \
+         AND to_regproc('baton_purge_set') IS NOT NULL";
     client.query_one(function, &[])?.try_get(0)
 }
 

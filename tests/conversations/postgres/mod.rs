@@ -3,6 +3,7 @@
 mod commands;
 mod nodes;
 mod secrets;
+mod sets;
 mod trouble;
 
 use crate::support::baton::BATON;
@@ -154,7 +155,7 @@ fn tables_are_made_by_a_command_too() {
     let run = || Ended::of(std::process::Command::new(BATON).args(["migrate", "--cache", &url]));
     let (first, again) = (run(), run());
     assert!(
-        first.out.contains("1 migrations made") && again.out.contains("up to date"),
+        first.out.contains("2 migrations made") && again.out.contains("up to date"),
         "{}{}",
         first.out,
         first.err

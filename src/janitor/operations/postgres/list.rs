@@ -1,11 +1,11 @@
 //! Figures and lists, from the columns beside the heads.
 
 use super::{Ground, Say};
-use crate::cache::{Name, Set};
+use crate::cache::Name;
 use crate::janitor::listing::{Lister, Listing};
 use crate::janitor::operations::list::counters;
 use crate::janitor::protocol::{Item, Kind, Listed, Reply, Side, Stats, Store};
-use crate::store::postgres::decode;
+use crate::store::postgres::tags;
 use crate::sys::clock::unix_seconds;
 
 /// Rows read at once: each query is short, and no snapshot is held while they are handed on.
@@ -22,8 +22,8 @@ const TOTALS: &str = "\
 const SESSIONS: &str = "\
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'baton janitor'";
 const ROWS: &str = "\
-    SELECT id, key, name, variant, status, length, size, answered, floor(extract(epoch FROM expires))::bigint, \
-    floor(extract(epoch FROM used))::bigint, CASE WHEN $3 THEN head END FROM baton_objects \
+    SELECT id, key, name, variant, status, length, size, answered, least(floor(extract(epoch FROM expires))::bigint, outdated), \
+    floor(extract(epoch FROM used))::bigint, tags && $3 FROM baton_objects \
     WHERE id > $1 AND generation = (SELECT generation FROM baton_counter) ORDER BY id LIMIT $2";
 
 pub(super) fn stats(ground: &mut Ground<'_>) -> anyhow::Result<Stats> {
@@ -63,27 +63,22 @@ pub(super) fn ls(
     listing: &Listing,
     say: Say<'_>,
 ) -> anyhow::Result<Listed> {
-    let tags = match listing.tags.is_empty() {
-        true => None,
-        false => Some(Set::Tags(listing.tags.clone()).matcher()?),
-    };
+    let tags: Vec<String> = listing
+        .tags
+        .iter()
+        .map(|tag| tags::one(tag.as_bytes()))
+        .collect();
     let rows = ground.client.prepare(ROWS)?;
     let mut lister = Lister::new(listing, unix_seconds());
     let mut listed = Listed::default();
     let mut last = i64::MIN;
     loop {
-        let page = ground
-            .client
-            .query(&rows, &[&last, &PAGE, &tags.is_some()])?;
+        let page = ground.client.query(&rows, &[&last, &PAGE, &tags])?;
         for row in &page {
             last = row.try_get(0)?;
             let key: &[u8] = row.try_get(1)?;
-            if let Some(tags) = &tags {
-                let head: Option<&[u8]> = row.try_get(10)?;
-                let kept = head.and_then(|head| decode(key, head));
-                if !kept.is_some_and(|kept| tags.takes(key, &kept.stored)) {
-                    continue;
-                }
+            if !tags.is_empty() && !row.try_get::<_, bool>(10)? {
+                continue;
             }
             if let Some(item) = lister.put(item(row, key)?) {
                 say(&Reply::Item(item))?;

@@ -5,6 +5,7 @@
 
 mod list;
 mod purge;
+mod sets;
 mod show;
 mod verify;
 

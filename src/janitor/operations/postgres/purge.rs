@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::list::{AT_ONCE, PATIENTLY, is_in_use};
-use super::{Ground, Say};
+use super::{Ground, Say, sets};
 use crate::cache::{Name, Set, key};
 use crate::janitor::operations::purge::keys;
 use crate::janitor::postgres::tidy;
 use crate::janitor::protocol::{Purged, Reply};
+use crate::sys::clock::unix_seconds;
 
 /// Between two looks at what somebody else sweeps.
 const LOOK: Duration = Duration::from_millis(100);
@@ -24,6 +25,9 @@ pub(super) const ALONE: &str =
 const FOUND: &str = "\
     SELECT count(*), coalesce(sum(size), 0)::bigint FROM baton_objects \
     WHERE name = ANY ($1) AND generation = (SELECT generation FROM baton_counter)";
+const SOFTEN: &str =
+    "UPDATE baton_objects SET outdated = $2 WHERE name = ANY ($1) AND outdated IS NULL";
+const CHANGED: &str = "SELECT max(baton_changed(name, hash)) FROM unnest($1::bytea[], $2::bigint[]) AS of (name, hash)";
 const OLD: &str =
     "SELECT count(*), coalesce(sum(size), 0)::bigint FROM baton_objects WHERE generation = $1";
 const LEFT: &str =
@@ -34,13 +38,22 @@ const ORPHANS: &str = "\
     DELETE FROM baton_pieces USING old WHERE baton_pieces.object_id = old.object_id";
 
 pub(super) fn purge(ground: &mut Ground<'_>, what: &Set, soft: bool) -> anyhow::Result<Purged> {
-    match (what, soft) {
-        (Set::Url(url), false) => purge_url(ground, url),
-        _ => bail!("that cannot be purged here"),
-    }
+    let since = soft.then(unix_seconds);
+    let (objects, octets) = match what {
+        Set::Url(url) => purge_url(ground, url, since)?,
+        _ => sets::purge(ground, what, since)?,
+    };
+    Ok(Purged {
+        what: Some(what.clone()),
+        soft,
+        objects: objects.cast_unsigned(),
+        octets: octets.cast_unsigned(),
+        silent: Vec::new(),
+    })
 }
 
-fn purge_url(ground: &mut Ground<'_>, url: &str) -> anyhow::Result<Purged> {
+/// How many there were, and their octets. `soft`: they stay, as stale since then.
+fn purge_url(ground: &mut Ground<'_>, url: &str, soft: Option<i64>) -> anyhow::Result<(i64, i64)> {
     let keys = keys(url)?;
     let names = keys.each_ref().map(|key| Name::of(key.as_bytes()).base);
     let names: Vec<&[u8]> = names.iter().map(|name| &name[..]).collect();
@@ -49,9 +62,16 @@ fn purge_url(ground: &mut Ground<'_>, url: &str) -> anyhow::Result<Purged> {
     let mut transaction = ground.client.transaction()?;
     transaction.batch_execute(ALONE)?;
     let found = transaction.query_one(FOUND, &[&names])?;
-    let purged =
-        transaction.query_one("SELECT change FROM baton_purge($1, $2)", &[&names, &signed])?;
-    let change: i64 = purged.try_get(0)?;
+    let changed = match soft {
+        None => {
+            transaction.query_one("SELECT change FROM baton_purge($1, $2)", &[&names, &signed])?
+        }
+        Some(since) => {
+            transaction.execute(SOFTEN, &[&names, &since])?;
+            transaction.query_one(CHANGED, &[&names, &signed])?
+        }
+    };
+    let change: i64 = changed.try_get(0)?;
     transaction.commit()?;
     // At once, and not when its janitor hears of it.
     if let Some(instance) = &ground.database.instance {
@@ -60,17 +80,11 @@ fn purge_url(ground: &mut Ground<'_>, url: &str) -> anyhow::Result<Purged> {
             .for_each(|hash| instance.region.versions().bump(*hash));
     }
     counts(change)?;
-    Ok(Purged {
-        what: Some(Set::Url(url.to_owned())),
-        soft: false,
-        objects: found.try_get::<_, i64>(0)?.cast_unsigned(),
-        octets: found.try_get::<_, i64>(1)?.cast_unsigned(),
-        silent: Vec::new(),
-    })
+    Ok((found.try_get(0)?, found.try_get(1)?))
 }
 
 /// A change without a number did not count.
-fn counts(change: i64) -> anyhow::Result<()> {
+pub(super) fn counts(change: i64) -> anyhow::Result<()> {
     match change {
         0 => bail!("the table baton_counter is empty; `baton migrate` makes its row"),
         _ => Ok(()),

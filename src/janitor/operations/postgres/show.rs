@@ -13,7 +13,7 @@ use crate::store::postgres::decode;
 const HEADS: &str = "\
     SELECT id, variant, head, length, size, pieces, generation = (SELECT generation FROM baton_counter), \
     coalesce(octet_length(body), 0)::bigint, (SELECT count(*) FROM baton_pieces WHERE object_id = id), \
-    (SELECT coalesce(sum(octet_length(octets)), 0) FROM baton_pieces WHERE object_id = id)::bigint \
+    (SELECT coalesce(sum(octet_length(octets)), 0) FROM baton_pieces WHERE object_id = id)::bigint, outdated \
     FROM baton_objects WHERE name = $1 ORDER BY stored";
 
 pub(super) fn show(ground: &mut Ground<'_>, url: &str) -> anyhow::Result<Shown> {
@@ -84,7 +84,10 @@ fn entry(row: &Row, key: &Key) -> anyhow::Result<Entry> {
             (!is_there).then_some("its body is not all there")
         }
     };
-    let kept = decode(key.as_bytes(), row.try_get(2)?);
+    let mut kept = decode(key.as_bytes(), row.try_get(2)?);
+    if let Some(kept) = &mut kept {
+        kept.stored.purged = row.try_get(10)?;
+    }
     let trouble = match (&kept, row.try_get::<_, Option<bool>>(6)?) {
         (_, None | Some(false)) => Some("purged; its rows are about to go"),
         (None, _) => Some("its head is damaged"),
