@@ -21,6 +21,13 @@ const TABLES: [&str; 6] = [
     "baton_fetches",
 ];
 
+/// For people.
+const VIEWS: [&str; 3] = [
+    "baton_cache_objects",
+    "baton_cache_sites",
+    "baton_cache_oldest",
+];
+
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     #[error(
@@ -66,7 +73,7 @@ pub fn migrate(server: &Server, settings: &Postgres) -> Result<Facts, SchemaErro
     // What is written down says nothing of what somebody has dropped.
     if found > 0 && !is_whole(&mut client)? {
         client.batch_execute(&format!(
-            "DROP TABLE {HISTORY}; DROP TABLE IF EXISTS baton_counter"
+            "DROP TABLE {HISTORY}; DROP TABLE IF EXISTS baton_counter CASCADE"
         ))?;
     }
     let made = match found == known && version(&mut client)? == known {
@@ -128,7 +135,7 @@ fn version(client: &mut postgres::Client) -> Result<i32, postgres::Error> {
 }
 
 fn is_whole(client: &mut postgres::Client) -> Result<bool, postgres::Error> {
-    for table in TABLES {
+    for table in TABLES.iter().chain(&VIEWS) {
         if !exists(client, table)? {
             return Ok(false);
         }

@@ -26,7 +26,9 @@ const REFRESH: &str = "SELECT kept, change, itself FROM baton_refresh(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 const PURGE: &str = "SELECT removed, change FROM baton_purge($1, $2)";
 const DISCARD: &str = "SELECT baton_discard($1)";
-const USED: &str = "UPDATE baton_objects SET used = clock_timestamp() WHERE id = ANY ($1)";
+const USED: &str = "\
+    UPDATE baton_objects AS own SET used = clock_timestamp(), hits = hits + times \
+    FROM unnest($1::bigint[], $2::bigint[]) AS told (told, times) WHERE id = told";
 /// A lease is taken, or made longer; whether it is ours, and whether something has come into the store of late.
 const TAKE: &str = "WITH taken AS (INSERT INTO baton_fetches AS own (name, node, until) \
     VALUES ($1, $2, clock_timestamp() + interval '10 seconds') ON CONFLICT (name) DO UPDATE \
@@ -314,8 +316,12 @@ impl Session {
             .map(drop)
     }
 
-    pub async fn used(&self, ids: &[i64]) -> Result<(), Error> {
-        self.client.execute(&self.used, &[&ids]).await.map(drop)
+    /// So often each.
+    pub async fn used(&self, ids: &[i64], times: &[i64]) -> Result<(), Error> {
+        self.client
+            .execute(&self.used, &[&ids, &times])
+            .await
+            .map(drop)
     }
 
     /// Whether the fetch is ours, and whether it is worth a look in the store before.
