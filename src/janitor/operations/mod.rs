@@ -10,6 +10,7 @@ mod list;
 pub mod memory;
 pub mod postgres;
 mod purge;
+mod sets;
 mod show;
 mod verify;
 
@@ -24,6 +25,7 @@ use super::protocol::{Done, Reply, Request};
 use crate::cache::{Name, Policies, key};
 use crate::shared::Region;
 use crate::store::disk::place::{CATALOGUE, Place};
+use crate::store::{Known, Purges};
 
 /// Where it happens.
 pub struct Ground<'a> {
@@ -37,6 +39,7 @@ pub struct Ground<'a> {
 /// What an operation in the janitor has at hand.
 pub struct Instance {
     pub region: Region,
+    pub known: Known,
     pub board: Arc<Board>,
     pub tell: Sender<Note>,
 }
@@ -114,6 +117,14 @@ impl Ground<'_> {
             Some(instance) => instance.region.space().generation(),
             None => self.place.generation()?,
         })
+    }
+
+    /// The purges that heads may not know of.
+    fn purges(&self) -> anyhow::Result<Purges> {
+        match self.instance {
+            Some(instance) => Ok(instance.known.all()),
+            None => sets::purges_of(&self.place.pending()?),
+        }
     }
 
     /// No process trusts its own copy of what is under this key any more.
