@@ -1,4 +1,5 @@
-//! `baton cache` and `baton explain`: asks a running instance, or does it itself on a directory that none uses, and shows the answer.
+//! `baton cache` and `baton explain`: asks a running instance, or does it itself, on a directory that none uses or in a database, and
+//! shows the answer.
 //!
 //! Which cache is meant is `whereabouts`; what can be asked is `janitor::operations`; how it looks is `tables`. While it changes files of a directory at
 //! rest it holds the lock, so that no instance starts on it meanwhile.
@@ -13,12 +14,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flags::{CacheQuestion, ExplainCommand, LsCommand, PurgeCommand, Whereabouts};
 use super::tables;
-use super::whereabouts::{Meant, find};
+use super::whereabouts::{self, Meant, find};
 use crate::cache::{Policies, Set};
 use crate::janitor::control;
 use crate::janitor::listing::{Listing, Sort};
 use crate::janitor::meeting::Meeting;
-use crate::janitor::operations::{Ground, normal_prefix, perform};
+use crate::janitor::operations::{Ground, normal_prefix, perform, postgres};
 use crate::janitor::protocol::{Done, Item, Reply, Request};
 use crate::store::disk::place::{Place, PlaceError};
 
@@ -39,6 +40,7 @@ pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCod
     let mut say = |reply: &Reply| output.take(reply);
     let done = match &meant {
         Meant::Directory(place, policies) => answer(place, policies, request, &mut say),
+        Meant::Database(database) => look(database, request, &mut say),
         Meant::Instance(meeting) => ask(meeting, request, &mut say),
     };
     output.progress.finish_and_clear();
@@ -142,6 +144,21 @@ fn answer(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// In the database, whoever else uses it.
+fn look(
+    database: &whereabouts::Database,
+    request: &Request,
+    say: &mut dyn FnMut(&Reply) -> io::Result<()>,
+) -> anyhow::Result<Done> {
+    let database = postgres::Database {
+        server: &database.server,
+        policies: &database.policies,
+        max_size: database.max_size,
+        instance: None,
+    };
+    postgres::perform(request, &database, say)
 }
 
 /// From an instance that has no directory.

@@ -108,7 +108,7 @@ Examples:
   baton cache warm http://example.org/sitemap.xml   fetches all of a site through 127.0.0.1:3128
 
 Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 3 nothing of that is kept,
-4 verify has found damaged files (and removed them), 5 warm could not fetch everything.";
+4 verify has found damage (and removed it), 5 warm could not fetch everything.";
 
 /// `baton cache`
 #[derive(Debug, Args)]
@@ -137,16 +137,17 @@ pub(super) struct ExplainCommand {
 /// Which cache is meant, and how the answer is printed.
 #[derive(Debug, Args)]
 pub(super) struct Whereabouts {
-    /// The directory, as dir:PATH; or memory [default: the instance that runs, else the directory of `baton forward`].
+    /// Where: dir:PATH, postgres://USER@HOST/DATABASE, or memory [default: the instance that runs, else the directory of
+    /// `baton forward`].
     #[arg(long, value_name = "STORE", global = true)]
     pub cache: Option<String>,
     /// Configuration file of the instance.
     #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
     pub file: Option<PathBuf>,
-    /// Of several instances with `--cache memory`, the one that listens there first of all.
+    /// Of several instances with `--cache memory` or PostgreSQL, the one that listens there first of all.
     #[arg(long, value_name = "ADDR:PORT", global = true, conflicts_with_all = ["cache", "file"])]
     pub instance: Option<SocketAddr>,
-    /// The socket of an instance with `--cache memory`, as `control.socket` names it.
+    /// The socket of an instance with `--cache memory` or PostgreSQL, as `control.socket` names it.
     #[arg(long, value_name = "PATH", global = true, conflicts_with_all = ["cache", "file", "instance"])]
     pub control: Option<PathBuf>,
     /// Prints JSON: one document, or with `ls` and `warm` one object a line.

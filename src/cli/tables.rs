@@ -23,15 +23,18 @@ pub(super) fn stats(stats: &Stats) -> String {
     let mut row = |name: &str, value: String| {
         table.add_row([name, &value]);
     };
-    let is_in_memory = stats.store == Store::Memory;
-    match &stats.directory {
-        Some(directory) => row("directory", directory.clone()),
-        None => row("kept in", "the memory of each worker".to_owned()),
+    match (&stats.directory, &stats.database) {
+        (Some(directory), _) => row("directory", directory.clone()),
+        (None, Some(database)) => row("kept at", database.clone()),
+        (None, None) => row("kept in", "the memory of each worker".to_owned()),
     }
     row(
         "used by",
         match &stats.holder {
             Some(holder) => holder.clone(),
+            None if stats.store == Store::Postgres && stats.running => {
+                "running instances".to_owned()
+            }
             None if stats.running => "a running instance".to_owned(),
             None => "nobody: at rest".to_owned(),
         },
@@ -39,9 +42,10 @@ pub(super) fn stats(stats: &Stats) -> String {
     row("responses", responses(stats));
     row("content", size(stats.content));
     row(
-        match is_in_memory {
-            true => "in memory",
-            false => "on the disk",
+        match stats.store {
+            Store::Memory => "in memory",
+            Store::Directory => "on the disk",
+            Store::Postgres => "in the database",
         },
         used(stats),
     );
@@ -175,7 +179,10 @@ fn one(url: &str, entry: &Entry) -> String {
     if let Some(response) = &entry.response {
         response_rows(response, &mut row);
     }
-    if entry.workers.is_empty() {
+    if !entry.rows.is_empty() {
+        row("in the database", size(entry.size));
+        row("rows", entry.rows.join("\n"));
+    } else if entry.workers.is_empty() {
         row("on the disk", size(entry.size));
         row("files", entry.files.join("\n"));
     } else {

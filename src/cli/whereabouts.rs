@@ -1,4 +1,4 @@
-//! Which cache a command means: a directory, in use or at rest, or an instance that keeps responses in memory alone.
+//! Which cache a command means: a directory, in use or at rest, a database, or an instance that is asked for what it has.
 //!
 //! What is typed decides. Where nothing is, the only instance that runs is meant; where none does, the directory of
 //! `baton forward`. Where several do, it says how to choose.
@@ -14,11 +14,20 @@ use crate::config::{Cache, Config, Mode, Sources, StoreKind};
 use crate::janitor::control;
 use crate::janitor::meeting::{Meeting, name_of};
 use crate::store::disk::place::Place;
+use crate::store::postgres::server::Server;
 
 pub(super) enum Meant {
     /// And what its instance would be told about caching.
     Directory(Place, Policies),
+    Database(Box<Database>),
     Instance(Meeting),
+}
+
+/// Where the database is, and what its instances would be told about caching.
+pub(super) struct Database {
+    pub server: Server,
+    pub policies: Policies,
+    pub max_size: u64,
 }
 
 pub(super) fn find(of: &Whereabouts) -> anyhow::Result<Meant> {
@@ -33,7 +42,8 @@ pub(super) fn find(of: &Whereabouts) -> anyhow::Result<Meant> {
         StoreKind::Off => {
             bail!("nothing is kept where the cache is off; --cache dir:PATH names another one")
         }
-        StoreKind::Memory | StoreKind::Postgres => in_memory(&config, of.file.is_some()),
+        StoreKind::Postgres => database(&config),
+        StoreKind::Memory => in_memory(&config, of.file.is_some()),
         StoreKind::Directory => {
             let is_named = of.cache.is_some() || of.file.is_some();
             let running = match is_named {
@@ -75,6 +85,16 @@ fn directory(config: Config) -> anyhow::Result<Meant> {
     Ok(Meant::Directory(place, policies))
 }
 
+/// Nothing is connected to yet.
+fn database(config: &Config) -> anyhow::Result<Meant> {
+    let server = Server::new(&config.postgres, "command").context("the cache in PostgreSQL")?;
+    Ok(Meant::Database(Box::new(Database {
+        server,
+        policies: config.policies(),
+        max_size: config.cache.max_size,
+    })))
+}
+
 fn is_in_use(path: &Path) -> bool {
     let connected = Place::open(path).and_then(|place| control::connect(&place));
     matches!(connected, Ok(Some(_)))
@@ -112,7 +132,7 @@ fn by_address(address: SocketAddr) -> anyhow::Result<Meant> {
         Some(meeting) => Ok(Meant::Instance(meeting)),
         None => {
             let others = listed(&running(), None);
-            bail!("no instance with --cache memory listens on {address} first of all{others}")
+            bail!("no instance without a cache directory listens on {address} first of all{others}")
         }
     }
 }
@@ -124,7 +144,7 @@ fn only(mut running: Vec<Meeting>, directory: Option<&Path>) -> anyhow::Result<M
     }
     let meeting = running.pop();
     let meeting =
-        meeting.context("no instance with --cache memory is running; --control PATH names its socket, if it is elsewhere")?;
+        meeting.context("no instance without a cache directory is running; --control PATH names its socket, if it is elsewhere")?;
     Ok(Meant::Instance(meeting))
 }
 

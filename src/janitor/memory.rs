@@ -61,10 +61,7 @@ fn start(
     let address = launch.addresses.first().context("nothing is listened on")?;
     let (listener, listening) =
         Meeting::prepare(launch.config.control.socket.as_deref(), *address)?.listen()?;
-    let addresses = launch.addresses.iter();
-    let addresses: Vec<String> = addresses.map(|it| format!("http://{it}")).collect();
-    let master = std::os::unix::process::parent_id();
-    let holder = format!("pid {master}, since {since}, {}", addresses.join(" "));
+    let holder = holder(launch, since);
     let workers = Workers::new(channel, launch.config.workers)?;
     let policies = launch.config.policies();
     let (region, limit) = (region.try_clone()?, launch.config.cache.memory);
@@ -82,4 +79,12 @@ fn start(
     };
     control::listen(listener, Box::new(answer))?;
     Ok(listening)
+}
+
+/// How an instance without a directory calls itself.
+pub(super) fn holder(launch: &Launch, since: jiff::Timestamp) -> String {
+    let addresses = launch.addresses.iter();
+    let addresses: Vec<String> = addresses.map(|it| format!("http://{it}")).collect();
+    let master = std::os::unix::process::parent_id();
+    format!("pid {master}, since {since}, {}", addresses.join(" "))
 }

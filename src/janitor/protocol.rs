@@ -100,6 +100,9 @@ pub struct Stats {
     pub store: Store,
     /// None: there is none.
     pub directory: Option<String>,
+    /// Host and database, where responses are kept in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// Whether an instance uses it now.
     pub running: bool,
     /// Which one, in its own words.
@@ -131,6 +134,8 @@ pub enum Store {
     Directory,
     /// In that of each worker, which counts what another one has as well.
     Memory,
+    /// In a database, which other machines may use as well.
+    Postgres,
 }
 
 /// What is to be believed of the figures above.
@@ -186,6 +191,9 @@ pub struct Entry {
     pub kind: Kind,
     /// Paths below the cache directory: the head, and the body if it has a file of its own. In memory there are none.
     pub files: Vec<String>,
+    /// Rows of a database that have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<String>,
     /// Octets that these take on the disk, or that it takes in memory.
     pub size: u64,
     /// Why it would not be used, whatever is asked; none: it would.

@@ -190,6 +190,7 @@ fn entry(shared: &Shared) -> Entry {
         side: Side::of_key(&shared.kept.key).0,
         kind: kind(&shared.kept),
         files: Vec::new(),
+        rows: Vec::new(),
         size: shared.kept.size,
         trouble: None,
         response: Some(response(&shared.kept.stored)),

@@ -8,6 +8,7 @@
 mod explain;
 mod list;
 pub mod memory;
+pub mod postgres;
 mod purge;
 mod sets;
 mod show;

@@ -71,6 +71,7 @@ fn entry(
             false => Kind::Variant,
         },
         files: vec![place::path(name, None)],
+        rows: Vec::new(),
         size: 0,
         trouble: None,
         response: None,

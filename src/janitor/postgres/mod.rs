@@ -4,7 +4,7 @@
 //! The database is spoken to on a thread of its own, so that a database that hangs holds up no command and not the end.
 
 mod changes;
-mod tidy;
+pub(super) mod tidy;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -14,13 +14,15 @@ use anyhow::{Context, bail};
 use super::control;
 use super::meeting::{Listening, Meeting};
 use super::operations::Say;
-use super::protocol::{Done, Request};
+use super::operations::postgres::{Database, Instance, perform};
+use super::protocol::Request;
 use super::{End, listen};
 use crate::config::{Launch, Postgres};
 use crate::ipc::Channel;
 use crate::shared::Region;
 use crate::store::postgres::schema::{self, Facts, SchemaError};
 use crate::store::postgres::server::Server;
+use crate::sys::clock::unix_seconds;
 
 /// Between two looks whether the socket is still there.
 const LOOK_MS: u16 = 1_000;
@@ -45,6 +47,8 @@ pub(super) fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow
     let settings = launch.config.postgres.clone();
     let server = Server::new(&settings, "janitor").context("the cache in PostgreSQL")?;
     let max_size = launch.config.cache.max_size;
+    let since = jiff::Timestamp::from_second(unix_seconds()).unwrap_or_default();
+    let (own_server, own_region) = (server.clone(), region.try_clone()?);
     let thread = std::thread::Builder::new()
         .name("changes".into())
         .spawn(move || {
@@ -70,7 +74,7 @@ pub(super) fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow
             bail!("nobody hears of changes any more");
         }
         if !listening.as_ref().is_some_and(Listening::is_there) {
-            match start(launch) {
+            match start(launch, &own_server, &own_region, since) {
                 Ok(started) => {
                     log::info!("commands are taken at {}", started.path().display());
                     listening = Some(started);
@@ -94,20 +98,32 @@ pub(super) fn run(channel: &Channel, launch: &Launch, region: OwnedFd) -> anyhow
     }
 }
 
-fn start(launch: &Launch) -> anyhow::Result<Listening> {
+fn start(
+    launch: &Launch,
+    server: &Server,
+    region: &OwnedFd,
+    since: jiff::Timestamp,
+) -> anyhow::Result<Listening> {
     let address = launch.addresses.first().context("nothing is listened on")?;
     let (listener, listening) =
         Meeting::prepare(launch.config.control.socket.as_deref(), *address)?.listen()?;
+    let holder = super::memory::holder(launch, since);
+    let (server, region) = (server.clone(), region.try_clone()?);
+    let (policies, max_size) = (launch.config.policies(), launch.config.cache.max_size);
+    let answer = move |request: &Request, say: Say<'_>| {
+        let database = Database {
+            server: &server,
+            policies: &policies,
+            max_size,
+            instance: Some(Instance {
+                region: Region::open(region.try_clone()?)?,
+                holder: &holder,
+            }),
+        };
+        perform(request, &database, say)
+    };
     control::listen(listener, Box::new(answer))?;
     Ok(listening)
-}
-
-/// Says what cannot be done, rather than to answer as if nothing were kept.
-fn answer(_: &Request, _: Say<'_>) -> anyhow::Result<Done> {
-    bail!(
-        "this instance keeps responses in PostgreSQL, where this command cannot look yet: the table baton_objects tells \
-         what there is, SELECT baton_purge_all() removes everything, and the PURGE method a URL"
-    )
 }
 
 /// Makes the tables, before an instance starts or by a command. None: the database does not answer in time.

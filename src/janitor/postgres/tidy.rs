@@ -17,10 +17,10 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Of the lock that says who does it.
-const LOCK: i64 = 422_541_815_664;
+pub(in crate::janitor) const LOCK: i64 = 422_541_815_664;
 
 /// Objects of before a purge of everything.
-const DEAD: &str = "SELECT baton_discard(array_agg(id)) FROM (SELECT id FROM baton_objects \
+pub(in crate::janitor) const DEAD: &str = "SELECT baton_discard(array_agg(id)) FROM (SELECT id FROM baton_objects \
     WHERE generation <> (SELECT generation FROM baton_counter) LIMIT 1000) AS dead";
 /// Bodies whose object went so long ago that nobody is reading them.
 const ORPHANS: &str = "WITH old AS (DELETE FROM baton_orphans WHERE object_id IN (SELECT object_id FROM baton_orphans \

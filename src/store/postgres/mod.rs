@@ -13,10 +13,11 @@ mod rows;
 pub mod schema;
 pub mod server;
 mod session;
+pub mod tags;
 pub mod trouble;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use crate::shared::{Counter, Region, Ticket};
 pub use filling::Filling;
 pub use lease::{Lease, Turn};
 use link::{Link, What};
-pub use rows::{InRow, Rows};
+pub use rows::{InRow, Rows, Sums, decode};
 use server::{Server, ServerError};
 pub use session::PIECE_SIZE;
 use session::{Found, Known, Refreshed};
@@ -61,8 +62,8 @@ struct Inner<C: Coherence> {
     arriving: Cell<u64>,
     /// Nothing is stored any more.
     closed: Cell<bool>,
-    /// Objects that have been used since the database was told.
-    used: RefCell<HashSet<i64>>,
+    /// Objects that have been used since the database was told, and how often.
+    used: RefCell<HashMap<i64, i64>>,
     looks: Cell<u32>,
 }
 
@@ -134,8 +135,8 @@ impl<C: Coherence + 'static> Postgres<C> {
         if !looks.is_multiple_of(USED_EVERY) || inner.used.borrow().is_empty() {
             return;
         }
-        let ids: Vec<i64> = inner.used.borrow_mut().drain().collect();
-        let told = async |session: &session::Session| session.used(&ids).await;
+        let (ids, times): (Vec<i64>, Vec<i64>) = inner.used.borrow_mut().drain().unzip();
+        let told = async |session: &session::Session| session.used(&ids, &times).await;
         let _ = inner.link.ask(What::Writing, told).await;
     }
 
@@ -285,10 +286,9 @@ impl<C: Coherence + 'static> Inner<C> {
 
     fn was_used(&self, object: &Object) {
         let mut used = self.used.borrow_mut();
-        if let Some(row) = object.in_row
-            && used.len() < MAX_USED
-        {
-            used.insert(row.id);
+        let Some(row) = object.in_row else { return };
+        if used.len() < MAX_USED || used.contains_key(&row.id) {
+            *used.entry(row.id).or_default() += 1;
         }
     }
 
@@ -348,7 +348,10 @@ impl<C: Coherence + 'static> Inner<C> {
             if kept.is_none() {
                 self.is_damaged(found.id);
             }
-            kept.map(|kept| (found, kept))
+            kept.map(|mut kept| {
+                kept.stored.purged = found.outdated;
+                (found, kept)
+            })
         });
         decoded.collect()
     }
@@ -456,7 +459,7 @@ impl<C: Coherence + 'static> Inner<C> {
 }
 
 /// With the variant that its selection makes it.
-fn name_of(key: &[u8], stored: &Stored) -> Name {
+pub fn name_of(key: &[u8], stored: &Stored) -> Name {
     let name = Name::of(key);
     if stored.selection.is_empty() {
         return name;

@@ -21,12 +21,25 @@ const TABLES: [&str; 6] = [
     "baton_fetches",
 ];
 
+/// For people.
+const VIEWS: [&str; 3] = [
+    "baton_cache_objects",
+    "baton_cache_sites",
+    "baton_cache_oldest",
+];
+
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     #[error(
         "the tables have been made by a newer baton (their version is {found}, this one knows {known}): use that one, or another database or schema"
     )]
     Newer { found: i32, known: i32 },
+    #[error("there are no tables of baton's, or not all of them: `baton migrate` makes them")]
+    Absent,
+    #[error(
+        "the tables have been made by an older baton (their version is {found}, this one knows {known}): `baton migrate` brings them up to date"
+    )]
+    Older { found: i32, known: i32 },
     #[error("{}", super::trouble::said(.0))]
     Database(#[from] postgres::Error),
     #[error("{0}")]
@@ -52,8 +65,7 @@ pub fn migrate(server: &Server, settings: &Postgres) -> Result<Facts, SchemaErro
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK])?;
     let mut runner = migrations::migrations::runner();
     runner.set_migration_table_name(HISTORY);
-    let known = runner.get_migrations().iter().map(|it| it.version()).max();
-    let known = known.unwrap_or_default();
+    let known = known(&runner);
     let found = version(&mut client)?;
     if found > known {
         return Err(SchemaError::Newer { found, known });
@@ -61,7 +73,7 @@ pub fn migrate(server: &Server, settings: &Postgres) -> Result<Facts, SchemaErro
     // What is written down says nothing of what somebody has dropped.
     if found > 0 && !is_whole(&mut client)? {
         client.batch_execute(&format!(
-            "DROP TABLE {HISTORY}; DROP TABLE IF EXISTS baton_counter"
+            "DROP TABLE {HISTORY}; DROP TABLE IF EXISTS baton_counter CASCADE"
         ))?;
     }
     let made = match found == known && version(&mut client)? == known {
@@ -84,6 +96,34 @@ pub fn migrate(server: &Server, settings: &Postgres) -> Result<Facts, SchemaErro
     })
 }
 
+/// Whether the tables are there, and this program's. Changes nothing. Blocks.
+///
+/// Errors: they are not, or the database fails.
+pub fn check(client: &mut postgres::Client) -> Result<(), SchemaError> {
+    let known = known(&migrations::migrations::runner());
+    let found = version(client)?;
+    if found > known {
+        return Err(SchemaError::Newer { found, known });
+    }
+    if found == 0 || !is_whole(client)? {
+        return Err(SchemaError::Absent);
+    }
+    if found < known {
+        return Err(SchemaError::Older { found, known });
+    }
+    let counted = client.query_one("SELECT count(*) FROM baton_counter", &[])?;
+    match counted.try_get::<_, i64>(0)? {
+        0 => Err(SchemaError::Absent),
+        _ => Ok(()),
+    }
+}
+
+/// The last migration that this program has.
+fn known(runner: &refinery::Runner) -> i32 {
+    let versions = runner.get_migrations().iter().map(|it| it.version());
+    versions.max().unwrap_or_default()
+}
+
 /// The last migration; 0: none.
 fn version(client: &mut postgres::Client) -> Result<i32, postgres::Error> {
     if !exists(client, HISTORY)? {
@@ -95,13 +135,13 @@ fn version(client: &mut postgres::Client) -> Result<i32, postgres::Error> {
 }
 
 fn is_whole(client: &mut postgres::Client) -> Result<bool, postgres::Error> {
-    for table in TABLES {
+    for table in TABLES.iter().chain(&VIEWS) {
         if !exists(client, table)? {
             return Ok(false);
         }
     }
-    let function =
-        "SELECT to_regproc('baton_store') IS NOT NULL AND to_regproc('baton_purge') IS NOT NULL";
+    let function = "SELECT to_regproc('baton_store') IS NOT NULL AND to_regproc('baton_purge') IS NOT NULL \
+         AND to_regproc('baton_purge_set') IS NOT NULL";
     client.query_one(function, &[])?.try_get(0)
 }
 

@@ -6,13 +6,14 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::rows::InRow;
 use super::server::{Server, greet};
+use super::tags;
 use crate::cache::{Name, Stored};
 
 const LOOK: &str = "\
-    SELECT id, edition, head, pieces, CASE WHEN pieces = 0 AND count(*) OVER () = 1 THEN body END FROM baton_objects \
+    SELECT id, edition, head, pieces, CASE WHEN pieces = 0 AND count(*) OVER () = 1 THEN body END, outdated FROM baton_objects \
     WHERE name = $1 AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored";
 const HEADS: &str = "\
-    SELECT id, edition, head, pieces, NULL::bytea FROM baton_objects \
+    SELECT id, edition, head, pieces, NULL::bytea, outdated FROM baton_objects \
     WHERE name = $1 AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored";
 const BODY: &str =
     "SELECT substring(body FROM $2 FOR $3) FROM baton_objects WHERE id = $1 AND pieces = 0";
@@ -20,12 +21,14 @@ const PIECE: &str = "SELECT substring(octets FROM $3 FOR $4) FROM baton_pieces W
 const PUT_PIECE: &str = "INSERT INTO baton_pieces (object_id, number, octets) VALUES ($1, $2, $3)";
 const DROP_PIECES: &str = "DELETE FROM baton_pieces WHERE object_id = $1";
 const STORE: &str = "SELECT kept, change FROM baton_store(\
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)";
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
 const REFRESH: &str = "SELECT kept, change, itself FROM baton_refresh(\
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 const PURGE: &str = "SELECT removed, change FROM baton_purge($1, $2)";
 const DISCARD: &str = "SELECT baton_discard($1)";
-const USED: &str = "UPDATE baton_objects SET used = clock_timestamp() WHERE id = ANY ($1)";
+const USED: &str = "\
+    UPDATE baton_objects AS own SET used = clock_timestamp(), hits = hits + times \
+    FROM unnest($1::bigint[], $2::bigint[]) AS told (told, times) WHERE id = told";
 /// A lease is taken, or made longer; whether it is ours, and whether something has come into the store of late.
 const TAKE: &str = "WITH taken AS (INSERT INTO baton_fetches AS own (name, node, until) \
     VALUES ($1, $2, clock_timestamp() + interval '10 seconds') ON CONFLICT (name) DO UPDATE \
@@ -69,6 +72,8 @@ pub struct Found {
     pub head: Vec<u8>,
     pub pieces: i32,
     pub body: Option<Vec<u8>>,
+    /// When it was purged softly.
+    pub outdated: Option<i64>,
 }
 
 /// What has changed of what nodes know, when something was stored.
@@ -183,6 +188,7 @@ impl Session {
                 head: row.try_get(2)?,
                 pieces: row.try_get(3)?,
                 body: row.try_get(4)?,
+                outdated: row.try_get(5)?,
             })
         };
         rows.iter().map(found).collect()
@@ -249,6 +255,7 @@ impl Session {
                     &expires(stored),
                     &text(stored.etag()),
                     &text(stored.headers.get("last-modified")),
+                    &tags::column(&stored.headers),
                     &new.pieces,
                     &new.body,
                     &known.incarnation.cast_signed(),
@@ -267,7 +274,8 @@ impl Session {
         known: Known,
     ) -> Result<(Outcome, bool), Error> {
         let (old, stored) = (new.old, new.stored);
-        let parameters: [&(dyn ToSql + Sync); 17] = [
+        let tags = tags::column(&stored.headers);
+        let parameters: [&(dyn ToSql + Sync); 18] = [
             &new.row.id,
             &new.row.edition,
             &&new.name.base[..],
@@ -283,6 +291,7 @@ impl Session {
             &expires(stored),
             &text(stored.etag()),
             &text(stored.headers.get("last-modified")),
+            &tags,
             &known.incarnation.cast_signed(),
             &known.applied.cast_signed(),
         ];
@@ -307,8 +316,12 @@ impl Session {
             .map(drop)
     }
 
-    pub async fn used(&self, ids: &[i64]) -> Result<(), Error> {
-        self.client.execute(&self.used, &[&ids]).await.map(drop)
+    /// So often each.
+    pub async fn used(&self, ids: &[i64], times: &[i64]) -> Result<(), Error> {
+        self.client
+            .execute(&self.used, &[&ids, &times])
+            .await
+            .map(drop)
     }
 
     /// Whether the fetch is ours, and whether it is worth a look in the store before.

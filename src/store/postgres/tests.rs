@@ -393,3 +393,23 @@ fn variants_are_read_whole_and_no_others() {
         assert_eq!(content(&all[0]).await, b"2", "the newest first");
     });
 }
+
+#[test]
+fn the_database_is_told_what_was_used_and_how_often() {
+    let world = World::new();
+    run(async {
+        let (with, without) = (ready(&world, 0, 1 << 20).await, ready(&world, 1, 0).await);
+        put(&without, "http://often/", b"often").await.unwrap();
+        put(&without, "http://never/", b"never").await.unwrap();
+        for store in [&with, &without, &with] {
+            body(store, "http://often/", &[]).await.unwrap();
+        }
+        for store in [&with, &without] {
+            for _ in 0..USED_EVERY {
+                store.look_after().await;
+            }
+        }
+        let hits = "SELECT hits FROM baton_cache_objects ORDER BY url";
+        assert_eq!(sql(&world, hits), [0, 3]);
+    });
+}

@@ -234,7 +234,7 @@ fn tables_that_are_dropped_are_made_again() {
     let origin = Origin::start(answer);
     let baton = node(&origin, &server);
     is_kept(&baton, "/size/10");
-    server.execute("DROP TABLE baton_objects, baton_pieces");
+    server.execute("DROP TABLE baton_objects, baton_pieces CASCADE");
     goes_on_without(&baton, &["/size/10", "/size/1500000"]);
     is_back(&baton, "/size/10");
     is_back(&baton, "/size/1500000");
