@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 
 use super::control;
 use super::meeting::{Listening, Meeting};
-use super::operations::Say;
+use super::operations::{NotHere, Say};
 use super::protocol::{Done, Request};
 use super::{End, listen};
 use crate::config::{Launch, Postgres};
@@ -104,10 +104,9 @@ fn start(launch: &Launch) -> anyhow::Result<Listening> {
 
 /// Says what cannot be done, rather than to answer as if nothing were kept.
 fn answer(_: &Request, _: Say<'_>) -> anyhow::Result<Done> {
-    bail!(
-        "this instance keeps responses in PostgreSQL, where this command cannot look yet: the table baton_objects tells \
-         what there is, SELECT baton_purge_all() removes everything, and the PURGE method a URL"
-    )
+    let why = "this instance keeps responses in PostgreSQL, where this command cannot look yet: the table baton_objects tells \
+               what there is, SELECT baton_purge_all() removes everything, and the PURGE method a URL";
+    Err(NotHere(why).into())
 }
 
 /// Makes the tables, before an instance starts or by a command. None: the database does not answer in time.
