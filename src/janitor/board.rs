@@ -2,6 +2,7 @@
 //!
 //! The loop writes, others read; numbers that belong together may be a moment apart.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ pub struct Board {
     swept: AtomicU64,
     /// Held by whoever raises the generation.
     purging: Mutex<()>,
+    /// Responses that purges have taken, with their octets on the disk, by the generations of those.
+    purged: Mutex<HashMap<u64, (u64, u64)>>,
 }
 
 impl Board {
@@ -42,6 +45,23 @@ impl Board {
     #[must_use]
     pub fn visited(&self) -> u64 {
         u64::from(DIRECTORIES.saturating_sub(self.remaining.load(Relaxed)))
+    }
+
+    /// Loop: so many responses, and octets, by the purges of these generations.
+    pub(super) fn count_purged(&self, purged: impl IntoIterator<Item = (u64, (u64, u64))>) {
+        let mut all = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        for (generation, (objects, octets)) in purged {
+            let count = all.entry(generation).or_default();
+            *count = (count.0 + objects, count.1 + octets);
+        }
+    }
+
+    /// What the purge of that generation has taken; it is told once.
+    #[must_use]
+    pub fn purged(&self, generation: u64) -> (u64, u64) {
+        let mut all = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|of, _| *of >= generation);
+        all.remove(&generation).unwrap_or_default()
     }
 
     #[must_use]

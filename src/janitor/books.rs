@@ -172,6 +172,14 @@ impl Books {
         replaced.is_none()
     }
 
+    /// An object that is known says other things of itself now.
+    pub(super) fn renewed(&mut self, stored: &Stored<'_>) {
+        if let Some(known) = self.ledger.get(&stored.name) {
+            let used = known.used;
+            self.put(stored, used);
+        }
+    }
+
     fn put(&mut self, stored: &Stored<'_>, used: Moment) -> Option<Entry> {
         let name = stored.name;
         let id = match self.ledger.get(&name).map(Entry::row) {

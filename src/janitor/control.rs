@@ -27,6 +27,7 @@ use super::operations::{Ground, Instance, Note, Say, perform};
 use super::protocol::{Done, Reply, Request};
 use crate::cache::Policies;
 use crate::shared::Region;
+use crate::store::Known;
 use crate::store::disk::place::{CONTROL, Place};
 use crate::sys::files;
 
@@ -67,8 +68,10 @@ impl Control {
         let (tell, notes) = channel();
         let (own, place) = (board.clone(), Place::open(place.path())?);
         let answer = move |request: &Request, say: Say<'_>| {
+            let region = Region::open(region.try_clone()?)?;
             let instance = Instance {
-                region: Region::open(region.try_clone()?)?,
+                known: Known::new(region.clone()),
+                region,
                 board: own.clone(),
                 tell: tell.clone(),
             };

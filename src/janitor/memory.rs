@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use anyhow::Context;
 
@@ -67,8 +68,10 @@ fn start(
     let workers = Workers::new(channel, launch.config.workers)?;
     let policies = launch.config.policies();
     let (region, limit) = (region.try_clone()?, launch.config.cache.memory);
+    let purging = Mutex::new(());
     let answer = move |request: &Request, say: Say<'_>| {
         let memory = Memory {
+            purging: &purging,
             region: Region::open(region.try_clone()?)?,
             workers: &workers,
             policies: &policies,

@@ -23,6 +23,7 @@ mod memory;
 pub mod operations;
 pub mod postgres;
 pub mod protocol;
+mod purging;
 mod tour;
 mod trouble;
 mod workers;
@@ -40,8 +41,9 @@ use crate::shared::{Counter, Region};
 use crate::store::disk::format::INLINE;
 use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{CATALOGUE, Place};
-use crate::store::disk::write;
+use crate::store::disk::{purged, write};
 use crate::sys::clock::monotonic_ms;
+use board::Board;
 use books::{Books, Now, Opened};
 use control::Control;
 use evict::Bounds;
@@ -192,6 +194,14 @@ impl Janitor {
             region,
             books,
         };
+        // An instance that is gone may not have carried out all.
+        if !janitor
+            .place
+            .pending()
+            .is_ok_and(|purges| purges.is_empty())
+        {
+            janitor.want(Scope::All);
+        }
         if opened != Opened::Empty && !janitor.region.filter().is_ready() {
             janitor.fill_filter();
         }
@@ -241,6 +251,7 @@ impl Janitor {
             tour::look_for(&self.place, &name, &mut self.books, &self.region);
         }
         let removed = self.make_room();
+        self.heed_purges();
         self.go_on_with_tour();
         self.books.commit(!waiting.is_empty());
         control::answer(waiting);
@@ -301,7 +312,7 @@ impl Janitor {
             self.tour = self
                 .wanted
                 .take()
-                .map(|scope| Tour::new(scope, &mut self.books));
+                .map(|scope| Tour::new(scope, &mut self.books, &self.region));
         }
         let Some(tour) = &mut self.tour else {
             return;
@@ -313,6 +324,9 @@ impl Janitor {
             && tour.is_of_all()
         {
             board.set_remaining(tour.remaining());
+        }
+        if let Some(board) = board {
+            board.count_purged(tour.take_purged());
         }
         if !has_ended {
             return;
@@ -328,6 +342,7 @@ impl Janitor {
         if was_of_all {
             if let Some(board) = board {
                 board.set_remaining(0);
+                self.forget_purges(board);
                 board.set_swept(self.generation);
             }
             self.limits.settle();
@@ -409,7 +424,7 @@ impl Janitor {
         }
     }
 
-    /// Everything has been purged: the files go in the background.
+    /// The number is in its file as well.
     fn look_at_generation(&mut self) {
         let generation = self.region.space().generation();
         // A worker may have raised it because the disk refused to remove something.
@@ -421,13 +436,38 @@ impl Janitor {
         {
             log::debug!("the generation cannot be written down: {error}");
         }
-        if generation != self.generation {
-            self.generation = generation;
+        self.heed_purges();
+    }
+
+    /// The files of what has been purged go.
+    fn heed_purges(&mut self) {
+        let generation = self.region.space().generation();
+        if generation == self.generation {
+            return;
+        }
+        if !purged::counts(self.generation, generation) {
             self.books.drain();
             self.books.forget_all();
-            self.want(Scope::All);
-            // One that goes on has seen files that are dead now.
-            self.tour = None;
+        }
+        self.generation = generation;
+        self.want(Scope::All);
+        // One that goes on has seen files that are dead now.
+        self.tour = None;
+    }
+
+    /// Purges of which all files have been looked at need not be known any more.
+    fn forget_purges(&self, board: &Board) {
+        let _alone = board.purge_alone();
+        let forgotten = self.place.pending().and_then(|mut pending| {
+            let before = pending.len();
+            pending.retain(|purge| purge.generation > self.generation);
+            match pending.len() == before {
+                true => Ok(()),
+                false => self.place.set_pending(&pending),
+            }
+        });
+        if let Err(error) = forgotten {
+            log::debug!("what has been purged cannot be written down: {error}");
         }
     }
 

@@ -11,12 +11,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::books::{Books, Now};
+use super::purging::{Carried, Purging};
 use crate::cache::Name;
 use crate::shared::{Kind, Region, Stored};
 use crate::store::disk::format::{Body, Content, Head};
 use crate::store::disk::place::{DIRECTORIES, Found, Place, cost};
 use crate::store::disk::read::{self, ReadError};
-use crate::store::disk::write;
+use crate::store::disk::{purged, write};
+use crate::store::{Fate, Known};
 use crate::sys::clock::monotonic_ms;
 use crate::sys::files::{self, Access};
 
@@ -49,6 +51,9 @@ pub(super) struct Tour {
     began_at: i64,
     began: u64,
     said: u64,
+    /// What purges of many have taken: responses and octets, by generation.
+    purged: HashMap<u64, (u64, u64)>,
+    known: Known,
     buffer: Vec<u8>,
 }
 
@@ -95,7 +100,7 @@ enum Looked {
 // === impl Tour ===
 
 impl Tour {
-    pub(super) fn new(scope: Scope, books: &mut Books) -> Tour {
+    pub(super) fn new(scope: Scope, books: &mut Books, region: &Region) -> Tour {
         books.ledger.unmark_all();
         Tour {
             scope,
@@ -108,8 +113,15 @@ impl Tour {
             began_at: books.now.unix,
             began: books.now.ms,
             said: books.now.ms,
+            purged: HashMap::new(),
+            known: Known::new(region.clone()),
             buffer: Vec::new(),
         }
+    }
+
+    /// What purges of many have taken since this was asked last.
+    pub(super) fn take_purged(&mut self) -> HashMap<u64, (u64, u64)> {
+        std::mem::take(&mut self.purged)
     }
 
     pub(super) fn is_of_all(&self) -> bool {
@@ -170,7 +182,12 @@ impl Tour {
             return self.enter_next(place);
         };
         if let Some(name) = visit.heads.pop() {
-            match look_at(place, &name, books, region, &mut self.buffer) {
+            let ground = Ground {
+                place,
+                region,
+                known: &self.known,
+            };
+            match ground.look_at(&name, books, &mut self.buffer, &mut self.purged) {
                 Looked::Alive { body, list, new } => {
                     self.tally.found += 1;
                     self.tally.new += new;
@@ -334,18 +351,88 @@ fn age(opened: io::Result<OwnedFd>, now: Now) -> Age {
 
 // === looking at a head, and removing it
 
-/// Reads a head file: the books learn of one that lives, and one that does not is removed.
+/// Where heads are looked at.
+struct Ground<'a> {
+    place: &'a Place,
+    region: &'a Region,
+    known: &'a Known,
+}
+
+impl Ground<'_> {
+    /// Reads a head file: the books learn of one that lives, and one that does not is removed. `taken`: what purges take is
+    /// counted here.
+    fn look_at(
+        &self,
+        name: &Name,
+        books: &mut Books,
+        buffer: &mut Vec<u8>,
+        taken: &mut HashMap<u64, (u64, u64)>,
+    ) -> Looked {
+        let is_softened = match self.purge(name, books, buffer, taken) {
+            Ok(Carried::NotMeant) => false,
+            Ok(Carried::Softened) => true,
+            Ok(Carried::Removed(_)) => return Looked::Dead(None),
+            Err(error) => {
+                log::debug!("{name} cannot be purged: {error}");
+                return Looked::Unreadable;
+            }
+        };
+        look_at(self, name, books, buffer, is_softened)
+    }
+
+    /// What purges of many want of it.
+    fn purge(
+        &self,
+        name: &Name,
+        books: &mut Books,
+        buffer: &mut Vec<u8>,
+        taken: &mut HashMap<u64, (u64, u64)>,
+    ) -> io::Result<Carried> {
+        let purging = Purging {
+            place: self.place,
+            region: Some(self.region),
+            generation: self.region.space().generation(),
+        };
+        let purges = self.known.all();
+        if purges.is_empty() {
+            return Ok(Carried::NotMeant);
+        }
+        // Whatever is wrong with it is found by who looks at it next.
+        let Ok(read) = read::head(self.place, name, Access::Blocking, buffer) else {
+            return Ok(Carried::NotMeant);
+        };
+        let size = files::facts(read.file.as_fd())?.size;
+        let fate = Fate::of(&read.head, &purges);
+        let carried = purging.carry_out(name, &read.head, size, fate)?;
+        let octets = match carried {
+            Carried::NotMeant => return Ok(carried),
+            Carried::Softened => cost(size),
+            Carried::Removed(octets) => {
+                books.forget(name);
+                octets
+            }
+        };
+        if let Fate::Gone(generation) | Fate::Stale(_, generation) = fate {
+            let count = taken.entry(generation).or_default();
+            *count = (count.0 + 1, count.1 + octets);
+        }
+        Ok(carried)
+    }
+}
+
+/// `is_renewed`: its file is another one than the books know.
 fn look_at(
-    place: &Place,
+    ground: &Ground<'_>,
     name: &Name,
     books: &mut Books,
-    region: &Region,
     buffer: &mut Vec<u8>,
+    is_renewed: bool,
 ) -> Looked {
+    let place = ground.place;
     let looked = match read::head(place, name, Access::Blocking, buffer) {
         Ok(read) => {
             let facts = files::facts(read.file.as_fd()).map_err(ReadError::from);
-            facts.and_then(|facts| match_up(place, name, &read.head, facts, books, region))
+            facts.and_then(|facts| match_up(ground, name, &read.head, facts, books, is_renewed))
         }
         Err(error) => Err(error),
     };
@@ -376,19 +463,25 @@ fn look_at(
 
 /// Looks for one name that the books do not have.
 pub(super) fn look_for(place: &Place, name: &Name, books: &mut Books, region: &Region) {
-    look_at(place, name, books, region, &mut Vec::new());
+    let ground = Ground {
+        place,
+        region,
+        known: &Known::new(region.clone()),
+    };
+    ground.look_at(name, books, &mut Vec::new(), &mut HashMap::new());
 }
 
 fn match_up(
-    place: &Place,
+    ground: &Ground<'_>,
     name: &Name,
     head: &Head,
     facts: files::Facts,
     books: &mut Books,
-    region: &Region,
+    is_renewed: bool,
 ) -> Result<Looked, ReadError> {
+    let Ground { place, region, .. } = ground;
     // Read after the head, so that it is not behind it.
-    if head.generation != region.space().generation() {
+    if !purged::counts(head.generation, region.space().generation()) {
         let body = match &head.content {
             Content::Object(kept) => kept.body.random(),
             Content::List(_) => None,
@@ -417,8 +510,7 @@ fn match_up(
             stored.status = kept.stored.status;
             stored.length = kept.stored.body_len;
             stored.at = kept.stored.times.response;
-            stored.expires = stored.at + i64::from(kept.stored.lifetime.seconds)
-                - i64::from(kept.stored.initial_age);
+            stored.expires = stored.at + kept.stored.remaining(stored.at);
             let body = match &kept.body {
                 Body::Inline => None,
                 Body::File(file) => {
@@ -431,6 +523,9 @@ fn match_up(
         }
     };
     stored.kib = u32::try_from(octets / 1024).unwrap_or(u32::MAX);
+    if is_renewed {
+        books.renewed(&stored);
+    }
     let is_new = books.found(&stored, facts.modified.0);
     let new = if is_new { octets } else { 0 };
     Ok(Looked::Alive { body, list, new })

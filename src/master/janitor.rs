@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::{Master, Source};
 use crate::config::{Config, Launch, StoreKind};
 use crate::ipc::{Channel, Received, ToMaster, ToWorker};
-use crate::shared::Space;
+use crate::shared::{Region, Space};
 use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{Lock, Place, PlaceError};
 use crate::sys::clock::{monotonic_ms, unix_seconds};
@@ -75,9 +75,9 @@ impl Janitor {
     }
 
     /// Tells all processes which generation of objects counts, and how much may be stored until the janitor knows.
-    pub(super) fn publish(&mut self, space: &Space) -> io::Result<()> {
+    pub(super) fn publish(&mut self, region: &Region) -> io::Result<()> {
         let directory = self.directory.as_mut();
-        directory.map_or(Ok(()), |directory| directory.publish(space))
+        directory.map_or(Ok(()), |directory| directory.publish(region))
     }
 
     /// Whether it can be started: there is no directory, or it is there and ours.
@@ -135,23 +135,38 @@ impl Directory {
         })
     }
 
-    fn publish(&mut self, space: &Space) -> io::Result<()> {
+    fn publish(&mut self, region: &Region) -> io::Result<()> {
         let Some((place, _)) = &self.held else {
             return Ok(());
         };
-        let generation = match place.generation() {
+        let known = place.generation().and_then(|known| {
+            let pending = place.pending()?;
+            let raised = pending.iter().map(|purge| purge.generation).max();
+            Ok((known.max(raised.unwrap_or_default()), pending))
+        });
+        let generation = match known {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                // Nobody knows which it was: one that no object has.
-                let fresh = unix_seconds().cast_unsigned();
+                // Nobody knows which it was, or what was purged: one that no object has.
+                let fresh = unix_seconds().cast_unsigned() << 32;
                 log::warn!(
                     "{}: {error}; everything in the cache is given up",
                     self.path.display()
                 );
                 place.set_generation(fresh)?;
+                place.set_pending(&[])?;
                 fresh
             }
-            known => known?,
+            known => {
+                let (generation, pending) = known?;
+                // What an instance that is gone has not carried out.
+                for purge in &pending {
+                    let posted = region.purges().post(purge.posted()?, 0, region.versions());
+                    posted.map_err(io::Error::other)?;
+                }
+                generation
+            }
         };
+        let space = region.space();
         space.raise_generation(generation);
         let (free, size) = place.free_space()?;
         let limit = self.limits.provisional(place.is_new(), free, size);

@@ -130,7 +130,7 @@ impl Master {
         let (region, region_fd) = Region::create(workers).context("shared memory cannot be had")?;
         if let Some(janitor) = &mut janitor {
             janitor
-                .publish(region.space())
+                .publish(&region)
                 .context("the cache directory cannot be used")?;
         }
         let json =

@@ -10,6 +10,7 @@ mod filter;
 mod inflight;
 mod journal;
 mod load;
+mod purges;
 mod ring;
 mod sketch;
 mod space;
@@ -29,6 +30,7 @@ pub use filter::Filter;
 pub use inflight::{Claim, Claimed, Inflight};
 pub use journal::{Entry, Journal, Kind, Position, Stored};
 pub use load::LoadRow;
+pub use purges::{NotPosted, Posted, Purges};
 pub use ring::{OfferState, RING_LENGTH, Ring};
 pub use sketch::Sketch;
 pub use space::{Space, SpaceRow};
@@ -38,7 +40,7 @@ pub use versions::{Version, Versions};
 const MAGIC: u64 = u64::from_le_bytes(*b"baton\0\0\0");
 
 /// Must rise with any change of the layout below.
-const LAYOUT_VERSION: u64 = 4;
+const LAYOUT_VERSION: u64 = 5;
 
 /// More workers than any machine of ours has cores.
 pub const MAX_WORKERS: usize = 1024;
@@ -65,6 +67,7 @@ struct Layout {
     versions: usize,
     inflight: usize,
     distant: usize,
+    purges: usize,
     rings: usize,
     loads: usize,
     counters: usize,
@@ -188,6 +191,12 @@ impl Region {
         self.one(Layout::of(self.workers).distant)
     }
 
+    /// Purges of many responses at once.
+    #[must_use]
+    pub fn purges(&self) -> &Purges {
+        self.one(Layout::of(self.workers).purges)
+    }
+
     /// The account of the cache directory.
     #[must_use]
     pub fn space(&self) -> &Space {
@@ -245,7 +254,8 @@ impl Layout {
         let versions = size_of::<Header>();
         let inflight = versions + size_of::<Versions>();
         let distant = inflight + size_of::<Inflight>();
-        let rings = distant + size_of::<Distant>();
+        let purges = distant + size_of::<Distant>();
+        let rings = purges + size_of::<Purges>();
         let loads = rings + workers * size_of::<Ring>();
         let counters = loads + workers * size_of::<LoadRow>();
         let space = counters + (workers + 2) * size_of::<Counters>();
@@ -258,6 +268,7 @@ impl Layout {
             versions,
             inflight,
             distant,
+            purges,
             rings,
             loads,
             counters,

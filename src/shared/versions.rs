@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use crate::sys::memory::in_shared_memory;
 
 const SLOTS: usize = 65_536;
+/// What is added to an epoch by what nobody can tell; purges count in what is below.
+const UNKNOWN: u64 = 1 << 32;
 
 in_shared_memory! {
     /// The version table.
@@ -29,6 +31,16 @@ pub struct Version {
 }
 
 impl Version {
+    /// Purges that lie between, where nothing else may have changed since that earlier version.
+    #[must_use]
+    pub const fn purges_since(self, earlier: Version) -> Option<u64> {
+        let is_known = self.epoch / UNKNOWN == earlier.epoch / UNKNOWN;
+        match self.slot == earlier.slot && is_known {
+            true => self.epoch.checked_sub(earlier.epoch),
+            false => None,
+        }
+    }
+
     /// What it is when one change has followed.
     #[must_use]
     pub const fn next(self) -> Version {
@@ -55,7 +67,21 @@ impl Versions {
 
     /// Anything may have changed: a process died, and nobody knows what it had been doing.
     pub fn bump_epoch(&self) {
-        self.epoch.fetch_add(1, AcqRel);
+        self.epoch.fetch_add(UNKNOWN, AcqRel);
+    }
+
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Acquire)
+    }
+
+    /// Everybody has to look at a purge that makes the epoch behind `from`, if that still is the epoch; whether it was.
+    #[must_use]
+    pub fn advance(&self, from: u64) -> bool {
+        let next = from.wrapping_add(1);
+        self.epoch
+            .compare_exchange(from, next, AcqRel, Acquire)
+            .is_ok()
     }
 
     fn slot(&self, hash: u64) -> &AtomicU64 {
@@ -77,5 +103,10 @@ mod tests {
         assert_eq!(versions.read(2), two);
         versions.bump_epoch();
         assert_ne!(versions.read(2), two);
+        assert_eq!(versions.read(2).purges_since(two), None);
+        let three = versions.read(2);
+        assert!(!versions.advance(two.epoch) && versions.advance(three.epoch));
+        assert_eq!(versions.read(2).purges_since(three), Some(1));
+        assert_eq!(three.purges_since(versions.read(2)), None);
     }
 }

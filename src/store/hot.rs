@@ -15,7 +15,7 @@ use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
 use super::{
-    Coherence, Find, InFile, MAX_VARIANTS, NotKept, Object, SoFar, Store, Version, Writer,
+    Coherence, Fate, Find, InFile, MAX_VARIANTS, NotKept, Object, SoFar, Store, Version, Writer,
 };
 use crate::cache::vary::{Match, Selection};
 use crate::cache::{Key, Part, Stored, key};
@@ -107,28 +107,12 @@ impl<C: Coherence> Hot<C> {
     /// What this request selects of the current version.
     pub fn get(&self, key: &[u8], request: &Headers) -> Option<Rc<Object>> {
         let current = self.inner.coherence.read(key::hash(key));
-        let (mut best, mut outdated) = (None, false);
-        {
-            let entries = self.inner.entries.borrow();
-            for kept in entries.get(key)?.iter().rev() {
-                if kept.version != current {
-                    outdated = true;
-                    continue;
-                }
-                // The newest of those that match best.
-                if matches!(best, Some((Match::Same, _))) {
-                    continue;
-                }
-                let matches = kept.object.stored.matches(request);
-                if matches > best.as_ref().map(|(matches, _)| *matches) {
-                    best = matches.map(|matches| (matches, kept.object.clone()));
-                }
-            }
+        let (best, outdated) = self.inner.select(key, request, current)?;
+        if outdated && self.inner.bring_up_to_date(key, current) {
+            // What has survived a purge may be what is asked for.
+            return self.inner.select(key, request, current)?.0;
         }
-        if outdated {
-            self.inner.drop_outdated(key, current);
-        }
-        best.map(|(_, object)| object)
+        best
     }
 
     /// Keeps a copy of what a lower store has; `version` was read before it was read there.
@@ -243,13 +227,13 @@ impl<C: Coherence> Store for Hot<C> {
         _seen: Version,
     ) -> Rc<Object> {
         let object = Rc::new(old.refreshed(new));
-        let current = self.version(key);
+        let current = self.inner.settle(key);
         match self.inner.place_of(key, old, current) {
             Place::Kept => self.inner.replace(key, object.clone(), current),
             // Requests that were revalidated at the same time need not undo each other's work.
             Place::Refreshed => {}
             // Somebody has changed it since, and told all; what we hold is of before.
-            Place::Outdated => self.inner.drop_outdated(key, current),
+            Place::Outdated => drop(self.inner.bring_up_to_date(key, current)),
             Place::Gone => drop(self.forget_everywhere(key)),
         }
         object
@@ -271,7 +255,7 @@ impl<C: Coherence> Hot<C> {
 
     /// Whether anything is kept under the key, whatever selects it.
     fn holds(&self, key: &[u8]) -> bool {
-        let current = self.version(key);
+        let current = self.inner.settle(key);
         let entries = self.inner.entries.borrow();
         entries
             .peek(key)
@@ -286,14 +270,78 @@ impl<C: Coherence> Hot<C> {
 }
 
 impl<C: Coherence> Inner<C> {
-    fn drop_outdated(&self, key: &[u8], current: Version) {
-        let mut entries = self.entries.borrow_mut();
-        if let Some((key, mut variants)) = entries.remove(key) {
-            variants.retain(|kept| kept.version == current);
-            if !variants.is_empty() {
-                entries.insert(key, variants);
+    /// What the request selects of that version, and whether there is something of another one.
+    fn select(
+        &self,
+        key: &[u8],
+        request: &Headers,
+        current: Version,
+    ) -> Option<(Option<Rc<Object>>, bool)> {
+        let (mut best, mut outdated) = (None, false);
+        let entries = self.entries.borrow();
+        for kept in entries.get(key)?.iter().rev() {
+            if kept.version != current {
+                outdated = true;
+                continue;
+            }
+            // The newest of those that match best.
+            if matches!(best, Some((Match::Same, _))) {
+                continue;
+            }
+            let matches = kept.object.stored.matches(request);
+            if matches > best.as_ref().map(|(matches, _)| *matches) {
+                best = matches.map(|matches| (matches, kept.object.clone()));
             }
         }
+        Some((best.map(|(_, object)| object), outdated))
+    }
+
+    /// Brings what is kept under the key up to date, if it is not: the current version.
+    fn settle(&self, key: &[u8]) -> Version {
+        let current = self.coherence.read(key::hash(key));
+        let is_outdated = |variants: &Variants| variants.iter().any(|it| it.version != current);
+        let outdated = self.entries.borrow().peek(key).is_some_and(is_outdated);
+        if outdated {
+            self.bring_up_to_date(key, current);
+        }
+        current
+    }
+
+    /// Drops what a change has overtaken or a purge has taken; whether anything of an older version is current now.
+    fn bring_up_to_date(&self, key: &[u8], current: Version) -> bool {
+        let Some((key, variants)) = self.entries.borrow_mut().remove(key) else {
+            return false;
+        };
+        let mut survived = false;
+        let mut left = Vec::with_capacity(variants.len());
+        for kept in variants {
+            if kept.version == current {
+                left.push(kept);
+            } else if let Some(kept) = self.survives(key.as_bytes(), kept, current) {
+                left.push(kept);
+                survived = true;
+            }
+        }
+        if !left.is_empty() {
+            self.entries.borrow_mut().insert(key, left);
+        }
+        survived
+    }
+
+    /// None: something has changed, or it was purged.
+    fn survives(&self, key: &[u8], mut kept: Kept, current: Version) -> Option<Kept> {
+        let purges = self.coherence.purges(kept.version, current)?;
+        match Fate::by(&purges, key, &kept.object.stored) {
+            Fate::Gone(_) => return None,
+            Fate::Stays => {}
+            Fate::Stale(since, _) => {
+                let mut stored = kept.object.stored.clone();
+                stored.purged = Some(since);
+                kept.object = Rc::new(kept.object.refreshed(stored));
+            }
+        }
+        kept.version = current;
+        Some(kept)
     }
 
     fn place_of(&self, key: &[u8], old: &Rc<Object>, current: Version) -> Place {
@@ -322,6 +370,7 @@ impl<C: Coherence> Inner<C> {
 
     /// Adds an object whose request was sent at version `seen`, which is still current.
     fn add(&self, key: Key, object: Rc<Object>, seen: Version) {
+        self.settle(key.as_bytes());
         // What was here before the request was sent has been replaced, and all processes must hear of it. What came in
         // the meantime is from a request of the same time, and as good: to tell others would only make them fetch again.
         let is_older = |kept: &Kept| {
@@ -353,6 +402,7 @@ impl<C: Coherence> Inner<C> {
     }
 
     fn keep(&self, key: Key, object: Rc<Object>, version: Version) {
+        self.settle(key.as_bytes());
         let mut variants = self.take_current(key.as_bytes(), version);
         variants.retain(|kept| kept.object.stored.selection != object.stored.selection);
         variants.push(Kept { object, version });

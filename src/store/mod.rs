@@ -13,9 +13,11 @@ pub mod disk;
 mod growing;
 pub mod hot;
 pub mod postgres;
+pub mod purges;
 pub mod tiered;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -27,6 +29,7 @@ pub use disk::{Disk, OnDisk};
 pub use growing::{Growing, InFile, Read, Reader, SoFar};
 pub use hot::Hot;
 pub use postgres::{InRow, Postgres};
+pub use purges::{Fate, Known, Purge, Purges};
 pub use tiered::Tiered;
 
 /// Variants kept of one key; the oldest goes.
@@ -94,6 +97,10 @@ pub trait Coherence {
     fn read(&self, hash: u64) -> Version;
     /// Adds one to the slot of that hash: whoever keeps something of an older version drops it.
     fn bump(&self, hash: u64);
+    /// The purges of many responses at once between two versions. None: something else may have changed as well.
+    fn purges(&self, _earlier: Version, _now: Version) -> Option<Vec<Arc<Purge>>> {
+        None
+    }
 }
 
 impl<T: Coherence + ?Sized> Coherence for Rc<T> {
@@ -103,6 +110,10 @@ impl<T: Coherence + ?Sized> Coherence for Rc<T> {
 
     fn bump(&self, hash: u64) {
         (**self).bump(hash);
+    }
+
+    fn purges(&self, earlier: Version, now: Version) -> Option<Vec<Arc<Purge>>> {
+        (**self).purges(earlier, now)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What this worker keeps: one of the stores, behind the one contract.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -9,8 +10,8 @@ use crate::config::{Config, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
 use crate::store::{
-    Coherence, Find, Hot, InFile, NotKept, Object, Postgres, SoFar, Store, Tiered, Writer, hot,
-    postgres, tiered,
+    Coherence, Find, Hot, InFile, Known, NotKept, Object, Postgres, Purge, SoFar, Store, Tiered,
+    Writer, hot, postgres, tiered,
 };
 use crate::sys::limits;
 
@@ -29,15 +30,22 @@ pub enum Filling {
 }
 
 /// Coherence with the other workers through shared memory.
-pub struct InRegion(Region);
+pub struct InRegion {
+    region: Region,
+    known: Known,
+}
 
 impl Coherence for InRegion {
     fn read(&self, hash: u64) -> Version {
-        self.0.versions().read(hash)
+        self.region.versions().read(hash)
     }
 
     fn bump(&self, hash: u64) {
-        self.0.versions().bump(hash);
+        self.region.versions().bump(hash);
+    }
+
+    fn purges(&self, earlier: Version, now: Version) -> Option<Vec<Arc<Purge>>> {
+        self.known.between(earlier, now)
     }
 }
 
@@ -48,7 +56,10 @@ impl Kept {
     pub fn new(config: &Config, region: &Region, worker: usize) -> anyhow::Result<Option<Kept>> {
         let settings = &config.postgres;
         let config = &config.cache;
-        let coherence = InRegion(region.clone());
+        let coherence = InRegion {
+            region: region.clone(),
+            known: Known::new(region.clone()),
+        };
         let memory = config.memory / region.workers() as u64;
         Ok(match (config.store, &config.directory) {
             (StoreKind::Off, _) => None,

@@ -3,6 +3,8 @@
 //! What several workers have alike is told once. One that does not answer in time is named: an answer without it is better
 //! than none, and what it has is judged no worse than by nobody.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{bail, ensure};
 
 use super::list::counters;
@@ -16,13 +18,15 @@ use crate::janitor::protocol::{
     Store,
 };
 use crate::janitor::workers::{Told, Workers};
-use crate::shared::Region;
+use crate::shared::{Posted, Region};
 use crate::store::asked::{InMemory, Question};
 use crate::sys::clock::unix_seconds;
 
 /// What an instance without a directory has at hand.
 pub struct Memory<'a> {
     pub region: Region,
+    /// Held by whoever tells the workers of a purge.
+    pub purging: &'a Mutex<()>,
     pub workers: &'a Workers,
     pub policies: &'a Policies,
     /// Which instance it is.
@@ -265,9 +269,47 @@ fn groups<'a>(told: &'a Told, key: &Key) -> Vec<(Vec<u16>, Vec<&'a InMemory>)> {
 }
 
 fn purge(memory: &Memory<'_>, what: &Set, soft: bool) -> anyhow::Result<Purged> {
-    let (Set::Url(url), false) = (what, soft) else {
-        bail!("that cannot be purged here");
+    match (what, soft) {
+        (Set::Url(url), false) => purge_url(memory, url),
+        (Set::Url(url), true) => purge_set(memory, &Set::Url(explain::normal(url)?), soft),
+        _ => purge_set(memory, what, soft),
+    }
+}
+
+/// One moment for all workers: each looks at what it has of before when it is asked for it, or at once.
+fn purge_set(memory: &Memory<'_>, what: &Set, soft: bool) -> anyhow::Result<Purged> {
+    let matcher = what.matcher()?;
+    let before = memory.workers.ask(&Question::All)?;
+    let purge = Posted {
+        epoch: 0,
+        generation: 0,
+        soft: soft.then(unix_seconds),
+        text: serde_json::to_vec(what)?,
     };
+    let region = &memory.region;
+    {
+        let _alone = memory
+            .purging
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        region.purges().post(purge, 0, region.versions())?;
+    }
+    let after = memory.workers.ask(&Question::Sweep)?;
+    let kept = before.by.iter().flat_map(|(_, said)| &said.kept);
+    let taken = kept.filter(|kept| matcher.takes(&kept.key, &kept.stored));
+    let mut names: Vec<Name> = taken.clone().map(name).collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(Purged {
+        what: Some(what.clone()),
+        soft,
+        objects: names.len() as u64,
+        octets: taken.map(|kept| kept.size).sum(),
+        silent: after.silent,
+    })
+}
+
+fn purge_url(memory: &Memory<'_>, url: &str) -> anyhow::Result<Purged> {
     let keys = keys(url)?;
     let told = memory.workers.ask(&Question::Forget(texts(&keys)));
     // This is what counts, also for a worker that did not answer: no copy of before is found by anybody from now on.
@@ -284,8 +326,8 @@ fn purge(memory: &Memory<'_>, what: &Set, soft: bool) -> anyhow::Result<Purged> 
     names.sort_unstable();
     names.dedup();
     Ok(Purged {
-        what: Some(what.clone()),
-        soft,
+        what: Some(Set::Url(url.to_owned())),
+        soft: false,
         objects: names.len() as u64,
         octets: kept.map(|kept| kept.size).sum(),
         silent: told.silent,

@@ -9,6 +9,7 @@ mod explain;
 mod list;
 pub mod memory;
 mod purge;
+mod sets;
 mod show;
 mod verify;
 
@@ -23,6 +24,7 @@ use super::protocol::{Done, Reply, Request};
 use crate::cache::{Name, Policies, key};
 use crate::shared::Region;
 use crate::store::disk::place::{CATALOGUE, Place};
+use crate::store::{Known, Purges};
 
 /// Where it happens.
 pub struct Ground<'a> {
@@ -36,6 +38,7 @@ pub struct Ground<'a> {
 /// What an operation in the janitor has at hand.
 pub struct Instance {
     pub region: Region,
+    pub known: Known,
     pub board: Arc<Board>,
     pub tell: Sender<Note>,
 }
@@ -118,6 +121,14 @@ impl Ground<'_> {
             Some(instance) => instance.region.space().generation(),
             None => self.place.generation()?,
         })
+    }
+
+    /// The purges that heads may not know of.
+    fn purges(&self) -> anyhow::Result<Purges> {
+        match self.instance {
+            Some(instance) => Ok(instance.known.all()),
+            None => sets::purges_of(&self.place.pending()?),
+        }
     }
 
     /// No process trusts its own copy of what is under this key any more.

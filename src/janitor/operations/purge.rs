@@ -11,12 +11,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::show::heads_of;
 use super::{Ground, Instance, Say};
 use crate::cache::{Key, Name, Set, key};
 use crate::http::{Method, RequestHead, TargetUri, Version};
 use crate::janitor::catalogue::{Catalogue, Change};
 use crate::janitor::protocol::{Purged, Reply};
+use crate::janitor::purging::{Carried, Purging};
+use crate::store::Fate;
 use crate::store::disk::place::{CATALOGUE, DIRECTORIES, Found, Place, cost};
+use crate::store::disk::{purged, read};
+use crate::sys::clock::unix_seconds;
 use crate::sys::files::{self, Access};
 
 /// Between two looks at how far the janitor has swept.
@@ -46,11 +51,12 @@ pub(super) fn purge(
     ground: &Ground<'_>,
     what: &Set,
     soft: bool,
-    _say: Say<'_>,
+    say: Say<'_>,
 ) -> anyhow::Result<Purged> {
     match (what, soft) {
         (Set::Url(url), false) => purge_url(ground, url),
-        _ => anyhow::bail!("that cannot be purged here"),
+        (Set::Url(url), true) => soften_url(ground, url),
+        _ => super::sets::purge(ground, what, soft, say),
     }
 }
 
@@ -68,6 +74,40 @@ fn purge_url(ground: &Ground<'_>, url: &str) -> anyhow::Result<Purged> {
         purged.objects += removed.objects;
         purged.octets += removed.octets;
         ground.removed(removed.names);
+    }
+    Ok(purged)
+}
+
+/// The same, but it stays, and is stale.
+fn soften_url(ground: &Ground<'_>, url: &str) -> anyhow::Result<Purged> {
+    let mut purged = Purged {
+        what: Some(Set::Url(url.to_owned())),
+        soft: true,
+        ..Purged::default()
+    };
+    let generation = ground.generation()?;
+    let purging = Purging {
+        place: ground.place,
+        region: ground.instance.map(|instance| &instance.region),
+        generation,
+    };
+    let fate = Fate::Stale(unix_seconds(), generation);
+    let mut buffer = Vec::new();
+    for key in keys(url)? {
+        let key = key.as_bytes();
+        ground.bump(key);
+        for found in heads_of(ground.place, &Name::of(key))? {
+            let Ok(read) = read::head(ground.place, &found, Access::Blocking, &mut buffer) else {
+                continue;
+            };
+            let size = files::facts(read.file.as_fd())?.size;
+            let carried = purging.carry_out(&found, &read.head, size, fate);
+            if let Carried::Softened = carried.context("a file cannot be written")? {
+                purged.objects += 1;
+                purged.octets += cost(size);
+            }
+        }
+        ground.bump(key);
     }
     Ok(purged)
 }
@@ -151,7 +191,7 @@ fn raise(ground: &Ground<'_>) -> anyhow::Result<u64> {
         .map_or(0, |it| it.region.space().generation());
     // Unreadable, it must still rise: beyond what the instance knows, or what anybody will have counted to.
     let written = ground.place.generation().unwrap_or(u64::from(u32::MAX));
-    let generation = known.max(written) + 1;
+    let generation = purged::after_all(known.max(written));
     ground
         .place
         .set_generation(generation)
@@ -160,7 +200,11 @@ fn raise(ground: &Ground<'_>) -> anyhow::Result<u64> {
 }
 
 /// The janitor's loop sweeps; whoever waits for it may stop waiting.
-fn wait_until_swept(instance: &Instance, generation: u64, say: Say<'_>) -> anyhow::Result<()> {
+pub(super) fn wait_until_swept(
+    instance: &Instance,
+    generation: u64,
+    say: Say<'_>,
+) -> anyhow::Result<()> {
     let (total, mut has_begun) = (u64::from(DIRECTORIES), false);
     while instance.board.swept() < generation {
         has_begun |= instance.board.percent().is_some();

@@ -8,7 +8,9 @@ use crate::cache::{Key, Name, Stored};
 use crate::janitor::protocol::{Entry, Kind, Response, Shown, Side};
 use crate::store::disk::format::{Body, Content, List};
 use crate::store::disk::place::{self, Found, Place, cost};
+use crate::store::disk::purged::counts;
 use crate::store::disk::read::{self, ReadError};
+use crate::store::{Fate, Purges};
 use crate::sys::clock::unix_seconds;
 use crate::sys::files::{self, Access};
 
@@ -31,6 +33,7 @@ pub(super) fn entries(
     key: &Key,
 ) -> anyhow::Result<Vec<(Entry, Option<Stored>)>> {
     let generation = ground.generation()?;
+    let purges = ground.purges()?;
     let name = Name::of(key.as_bytes());
     let (side, _) = Side::of_key(key.as_bytes());
     let mut heads = heads_of(ground.place, &name)?;
@@ -38,12 +41,12 @@ pub(super) fn entries(
     let mut list = None;
     let found = heads
         .iter()
-        .filter_map(|head| entry(ground.place, side, head, generation, &mut list));
+        .filter_map(|head| entry(ground.place, side, head, (generation, &purges), &mut list));
     Ok(found.collect())
 }
 
 /// The base, and all variants.
-fn heads_of(place: &Place, name: &Name) -> std::io::Result<Vec<Name>> {
+pub(super) fn heads_of(place: &Place, name: &Name) -> std::io::Result<Vec<Name>> {
     let found = place.list(name.directory())?.into_iter();
     let heads = found.filter_map(|found| match found {
         Found::Head(head) if head.base == name.base => Some(head),
@@ -57,7 +60,7 @@ fn entry(
     place: &Place,
     side: Side,
     name: &Name,
-    generation: u64,
+    (generation, purges): (u64, &Purges),
     list: &mut Option<List>,
 ) -> Option<(Entry, Option<Stored>)> {
     let mut entry = Entry {
@@ -83,7 +86,8 @@ fn entry(
         }
     };
     entry.size = files::facts(read.file.as_fd()).map_or(0, |facts| cost(facts.size));
-    if read.head.generation != generation {
+    let fate = Fate::of(&read.head, purges);
+    if !counts(read.head.generation, generation) || matches!(fate, Fate::Gone(_)) {
         entry.trouble = Some("purged; its files are about to go".to_owned());
     }
     let mut stored = None;
@@ -94,7 +98,10 @@ fn entry(
             entry.selects_by = found.names.iter().map(names).collect();
             *list = Some(found);
         }
-        Content::Object(kept) => {
+        Content::Object(mut kept) => {
+            if let Fate::Stale(since, _) = fate {
+                kept.stored.purged = Some(since);
+            }
             if let Body::File(file) = &kept.body {
                 entry.files.push(place::path(name, Some(file.random)));
                 entry.size += cost(kept.stored.body_len);

@@ -57,7 +57,7 @@ impl World {
     }
 
     fn tour(&mut self, scope: Scope) -> Tour {
-        let mut tour = Tour::new(scope, &mut self.books);
+        let mut tour = Tour::new(scope, &mut self.books, &self.region);
         while !tour.go_on(
             &self.place,
             &mut self.books,
@@ -223,7 +223,7 @@ fn what_is_not_found_yet_counts_by_what_is() {
     for n in 0..2000 {
         world.put(&format!("http://a/{n}"), None, 10);
     }
-    let mut tour = Tour::new(Scope::All, &mut world.books);
+    let mut tour = Tour::new(Scope::All, &mut world.books, &world.region);
     while tour.next < 500 {
         assert!(tour.step(&world.place, &mut world.books, &world.region));
     }

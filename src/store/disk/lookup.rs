@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::format::{BLOCK, Body, Content, Kept, List};
 use super::place::Place;
 use super::read::{self, Read, ReadError};
-use super::{OnDisk, write};
+use super::{OnDisk, purged, write};
 use crate::cache::Name;
 use crate::cache::vary::{Match, Selection};
 use crate::http::Headers;
+use crate::store::{Fate, Purges};
 use crate::sys::files::{self, Access};
 
 /// Bodies up to this size that are not trusted are read and checked as a whole before they are served.
@@ -26,6 +27,8 @@ pub struct Question<'a> {
     pub key: &'a [u8],
     pub name: Name,
     pub generation: u64,
+    /// Those that may be about what is found.
+    pub purges: Purges,
     pub request: &'a Headers,
     /// Bodies up to so many octets are to be held in memory.
     pub in_memory: u64,
@@ -203,9 +206,11 @@ fn read_head<'b>(
     report: &mut Report,
 ) -> Result<Read<'b>, Looked> {
     match read::head(question.place, name, access, buffer) {
-        Ok(read) if read.head.generation != question.generation => Err(Looked::Absent),
+        Ok(read) if !purged::counts(read.head.generation, question.generation) => {
+            Err(Looked::Absent)
+        }
         Ok(read) if read.head.key != question.key => Err(Looked::Absent),
-        Ok(read) => Ok(read),
+        Ok(read) => as_purged(read, &question.purges),
         Err(ReadError::Later) => Err(Looked::Later),
         Err(ReadError::Absent) => Err(Looked::Absent),
         // Only who may wait may remove.
@@ -220,6 +225,20 @@ fn read_head<'b>(
         }
         Err(_) => Err(Looked::Absent),
     }
+}
+
+/// The same as purges have left it.
+fn as_purged<'b>(mut read: Read<'b>, purges: &Purges) -> Result<Read<'b>, Looked> {
+    match Fate::of(&read.head, purges) {
+        Fate::Stays => {}
+        Fate::Gone(_) => return Err(Looked::Absent),
+        Fate::Stale(since, _) => {
+            if let Content::Object(kept) = &mut read.head.content {
+                kept.stored.purged = Some(since);
+            }
+        }
+    }
+    Ok(read)
 }
 
 fn open(

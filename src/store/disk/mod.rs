@@ -10,6 +10,7 @@ pub mod format;
 pub mod limits;
 pub mod lookup;
 pub mod place;
+pub mod purged;
 pub mod read;
 mod trouble;
 pub mod write;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::NotKept;
+use super::{Known, NotKept};
 use crate::cache::Name;
 use crate::http::Headers;
 use crate::shared::{Counter, Entry, Region, Stored as StoredEntry};
@@ -60,6 +61,7 @@ pub struct Disk {
     /// None: it could not be opened.
     place: RefCell<Option<Arc<Place>>>,
     region: Region,
+    purges: Known,
     worker: usize,
     /// Bodies up to so many octets are read into memory.
     in_memory: u64,
@@ -82,6 +84,7 @@ impl Disk {
         let disk = Disk {
             path: path.to_owned(),
             place: RefCell::default(),
+            purges: Known::new(region.clone()),
             region,
             worker,
             in_memory,
@@ -143,12 +146,14 @@ impl Disk {
         };
         let (key, request) = (key.to_vec(), request.clone());
         let (generation, in_memory) = (self.generation(), self.in_memory);
+        let purges = self.purges.all();
         let asked = self.elsewhere.run(move || {
             let question = Question {
                 place: &place,
                 key: &key,
                 name: Name::of(&key),
                 generation,
+                purges,
                 request: &request,
                 in_memory,
             };
@@ -172,12 +177,14 @@ impl Disk {
         };
         let key = key.to_vec();
         let (generation, in_memory) = (self.generation(), self.in_memory);
+        let purges = self.purges.all();
         let asked = self.elsewhere.run(move || {
             let question = Question {
                 place: &place,
                 key: &key,
                 name: Name::of(&key),
                 generation,
+                purges,
                 request: &Headers::new(),
                 in_memory,
             };
@@ -206,6 +213,7 @@ impl Disk {
             key,
             name,
             generation: self.generation(),
+            purges: self.purges.all(),
             request,
             in_memory: self.in_memory,
         }
@@ -308,7 +316,7 @@ impl Disk {
 
     /// Gives up everything that is stored: from now on no file of before is read.
     pub fn give_up(&self) {
-        let generation = self.generation() + 1;
+        let generation = purged::after_all(self.generation());
         self.region.space().raise_generation(generation);
         log::error!(
             "{}: something that may not be served any more cannot be removed, so nothing that was stored is served",

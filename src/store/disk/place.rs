@@ -3,7 +3,8 @@
 //! ```text
 //! CACHEDIR.TAG       tells backups that nothing here is worth keeping
 //! lock               held by the master of the instance that uses the directory; says who that is
-//! generation         a number; heads of another generation are dead (`baton cache purge --all` raises it)
+//! generation         a number by which purges are told from what came later: see `purged`
+//! purges             purges of many responses whose files have not all been looked at
 //! catalogue.sqlite   the janitor's
 //! control            the janitor's socket
 //! objects/abc/NAME           head files, by `cache::Name`, in directories by its first three digits
@@ -22,6 +23,7 @@ use std::sync::OnceLock;
 
 use nix::fcntl::Flock;
 
+use super::purged;
 use crate::cache::Name;
 use crate::cache::name::{hexadecimal, octets};
 use crate::sys::files::{self, Access};
@@ -149,7 +151,7 @@ impl Place {
         let is_new = files::make_directory(root, OBJECTS)?;
         files::make_directory(root, ASIDE)?;
         if is_new && !files::exists(root, GENERATION)? {
-            self.set_generation(1)?;
+            self.set_generation(purged::FIRST)?;
         }
         Ok(())
     }
@@ -258,7 +260,7 @@ impl Place {
     }
 
     /// A file at the top, whole or not at all.
-    fn replace(&self, name: &[u8], content: &[u8]) -> io::Result<()> {
+    pub(super) fn replace(&self, name: &[u8], content: &[u8]) -> io::Result<()> {
         let aside = [name, b".new"].concat();
         files::remove(self.root.as_fd(), &aside)?;
         let file = files::create(self.root.as_fd(), &aside)?;
@@ -553,7 +555,7 @@ mod tests {
     #[test]
     fn generations_are_counted_on_the_disk() {
         let (_temporary, place) = prepared();
-        assert_eq!(place.generation().unwrap(), 1);
+        assert_eq!(place.generation().unwrap(), purged::FIRST);
         place.set_generation(12).unwrap();
         assert_eq!(place.generation().unwrap(), 12);
         std::fs::write(place.path().join("generation"), "soon").unwrap();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::format::{self, BLOCK, Body, Content, File, Head, Kept, List, MAX_LISTS};
 use super::place::{Place, cost, write_at, write_both};
+use super::purged;
 use super::read::{self, ReadError};
 use crate::cache::{Name, Stored};
 use crate::shared::Kind;
@@ -304,7 +305,7 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
         return Ok(None);
     };
     let is_same = read.head.key == new.key
-        && read.head.generation == new.generation
+        && purged::counts(read.head.generation, new.generation)
         && old.stored.times == known.times
         && old.stored.body_len == known.body_len
         && old.stored.part == known.part
@@ -350,6 +351,30 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
     }))
 }
 
+/// Marks an object as stale since then. False: it is gone, or has been marked before.
+pub fn soften(
+    place: &Place,
+    name: &Name,
+    since: i64,
+    generation: u64,
+    aside: String,
+) -> io::Result<bool> {
+    let mut buffer = Vec::new();
+    let read = match read::head(place, name, Access::Blocking, &mut buffer) {
+        Ok(read) => read,
+        Err(ReadError::Io(error)) => return Err(error),
+        Err(_) => return Ok(false),
+    };
+    let mut head = read.head;
+    match &mut head.content {
+        Content::Object(kept) if kept.stored.purged.is_none() => kept.stored.purged = Some(since),
+        _ => return Ok(false),
+    }
+    head.generation = head.generation.max(generation);
+    write_head(place, &aside, name, &head, read.inline)?;
+    Ok(true)
+}
+
 // === what there is, and removing it
 
 fn present(
@@ -361,7 +386,8 @@ fn present(
 ) -> Option<Content> {
     let read = read::head(place, name, Access::Blocking, buffer).ok()?;
     let head = read.head;
-    (head.key == key && head.generation == generation).then_some(head.content)
+    let counts = head.key == key && purged::counts(head.generation, generation);
+    counts.then_some(head.content)
 }
 
 fn body_of(content: &Content) -> Option<u64> {

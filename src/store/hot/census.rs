@@ -10,7 +10,7 @@ use crate::store::{Coherence, Object, Store};
 impl<C: Coherence> Hot<C> {
     /// Everything that is kept under the key and is current, the newest first.
     pub fn current(&self, key: &[u8]) -> Vec<Rc<Object>> {
-        let current = self.version(key);
+        let current = self.inner.settle(key);
         let entries = self.inner.entries.borrow();
         let variants = entries.peek(key).into_iter().flatten().rev();
         let current = variants.filter(|kept| kept.version == current);
@@ -44,10 +44,8 @@ impl<C: Coherence> Hot<C> {
 
     /// Forgets what is not current any more: it is dead already, and takes memory until it is asked for.
     pub fn forget_outdated(&self) {
-        let mut entries = self.inner.entries.borrow_mut();
-        entries.retain(|key, variants| {
-            let version = self.version(key.as_bytes());
-            variants.iter().any(|kept| kept.version == version)
-        });
+        for key in self.keys() {
+            self.inner.settle(key.as_bytes());
+        }
     }
 }

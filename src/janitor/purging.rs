@@ -1,0 +1,86 @@
+//! Carries purges of many out, head file by head file: what one names is removed, or marked as stale.
+//!
+//! The tour of a running instance does it, and a command on a directory at rest. Whoever looks something up meanwhile applies the same
+//! purges himself; here they are written down, so that they can be forgotten.
+
+use std::io;
+
+use crate::cache::{Name, key};
+use crate::shared::Region;
+use crate::store::Fate;
+use crate::store::disk::format::{Content, Head};
+use crate::store::disk::place::{Place, cost};
+use crate::store::disk::write;
+
+/// Where it happens.
+pub(super) struct Purging<'a> {
+    pub place: &'a Place,
+    /// None: nobody else changes the directory.
+    pub region: Option<&'a Region>,
+    /// The number that was read before the purges were.
+    pub generation: u64,
+}
+
+/// What has become of a head file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    NotMeant,
+    /// With everything that it led to: octets on the disk.
+    Removed(u64),
+    /// The file is another one now.
+    Softened,
+}
+
+impl Purging<'_> {
+    /// `size`: octets of the head file.
+    pub(super) fn carry_out(
+        &self,
+        name: &Name,
+        head: &Head,
+        size: u64,
+        fate: Fate,
+    ) -> io::Result<Carried> {
+        match fate {
+            Fate::Stays => Ok(Carried::NotMeant),
+            Fate::Gone(_) => self.remove(name, head, size),
+            Fate::Stale(since, _) => self.soften(name, head, since),
+        }
+    }
+
+    fn remove(&self, name: &Name, head: &Head, size: u64) -> io::Result<Carried> {
+        let mut octets = cost(size);
+        let removed = self.place.remove(name, None)?;
+        if let Content::Object(kept) = &head.content
+            && let Some(random) = kept.body.random()
+            && self.place.remove(name, Some(random))?
+        {
+            octets += cost(kept.stored.body_len);
+        }
+        Ok(match removed {
+            true => Carried::Removed(octets),
+            false => Carried::NotMeant,
+        })
+    }
+
+    fn soften(&self, name: &Name, head: &Head, since: i64) -> io::Result<Carried> {
+        let hash = key::hash(&head.key);
+        let before = self.region.map(|region| region.versions().read(hash));
+        let aside = match self.region {
+            Some(region) => format!("purge-{}", region.space().ticket()),
+            None => "purge".to_owned(),
+        };
+        let softened = write::soften(self.place, name, since, self.generation, aside)?;
+        // Whatever was changed meanwhile may have been undone.
+        if let (Some(region), Some(before)) = (self.region, before)
+            && region.versions().read(hash).purges_since(before).is_none()
+        {
+            write::remove(self.place, name)?;
+            region.versions().bump(hash);
+            return Ok(Carried::NotMeant);
+        }
+        Ok(match softened {
+            true => Carried::Softened,
+            false => Carried::NotMeant,
+        })
+    }
+}
