@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 
 use super::list::counters;
 use super::purge::keys;

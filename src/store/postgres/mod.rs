@@ -467,4 +467,4 @@ fn name_of(key: &[u8], stored: &Stored) -> Name {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
