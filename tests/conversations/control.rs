@@ -173,7 +173,10 @@ fn chunks(mut octets: &[u8]) -> (Vec<u8>, bool) {
 
 fn origin() -> Origin {
     Origin::start(|request| match request.target.as_str() {
-        "/pass" => ok("Cache-Control: no-store\r\n", "no"),
+        "/news" => ok(
+            "Cache-Control: max-age=600\r\nCache-Tag: news, all\r\n",
+            "new",
+        ),
         _ => ok("Cache-Control: max-age=600\r\n", "hello"),
     })
 }
@@ -229,6 +232,33 @@ fn what_is_kept_is_listed_shown_explained_and_purged() {
         eventually("nothing is listed", || {
             own.objects().is_empty().then_some(())
         });
+    }
+}
+
+#[test]
+fn many_are_listed_and_purged_at_once() {
+    for own in [Controlled::directory(), Controlled::memory()] {
+        own.keep("/one");
+        own.keep("/news");
+        let is_memory = own.socket.ends_with("own.sock");
+        eventually("the files have been read", || {
+            (is_memory || own.is_settled()).then_some(())
+        });
+        let tagged = own.get("/cache/objects?tag=other&tag=news").lines();
+        assert_eq!(tagged.len(), 1, "{tagged:?}");
+        assert_eq!(tagged[0]["url"], *url("/news"));
+        assert_eq!(own.get("/cache/objects?larger=1000000").lines().len(), 0);
+        let soft = own.post("/cache/purge?soft", &json!({ "tags": ["all"] }).to_string());
+        assert_eq!(soft.json()["objects"], 1, "{soft:?}");
+        let stale = own.get("/cache/objects?stale").lines();
+        assert_eq!(stale.len(), 1, "{stale:?}");
+        assert_eq!(stale[0]["url"], *url("/news"));
+        let purged = own.post("/cache/purge?regex=/n[a-z]%2Bs%24", "");
+        assert_eq!(purged.json()["objects"], 1, "{purged:?}");
+        assert_eq!(own.objects(), BTreeSet::from([url("/one")]));
+        let purged = own.post("/cache/purge?prefix=a.example/", "");
+        assert_eq!(purged.json()["objects"], 1, "{purged:?}");
+        assert!(own.objects().is_empty());
     }
 }
 
