@@ -1,9 +1,12 @@
 //! The control socket of a running instance: commands come in through a Unix socket in the cache directory, or, where there
-//! is none, in a directory that `meeting` knows.
+//! is none, in a directory that `meeting` knows. What begins with `{` is a line of JSON, anything else is HTTP.
 //!
 //! Who may reach the socket may read and remove every file beside it anyway: the directory is its owner's alone. Each
 //! connection is one request, answered in a thread of its own, so that the janitor's loop waits for nobody. `run` in
 //! the janitor starts it; [`ask`] is the other end, for the command line.
+
+mod http;
+mod resources;
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -36,6 +39,8 @@ const LONGEST: u64 = 2 << 20;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a reader may rest, as a pager does while somebody reads.
 const REPLY_TIME: Duration = Duration::from_secs(3600);
+/// How long who comes in a crowd is given to begin, so that the refusal is in the same language.
+const CROWD_TIME: Duration = Duration::from_millis(20);
 
 /// The janitor's end.
 pub struct Control {
@@ -136,9 +141,8 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
             }
         };
         if shared.active.load(SeqCst) == MOST {
-            let refusal = Reply::Error("too many commands at once".to_owned());
             // Shorter than what a socket takes without being read.
-            let _ = send(&stream, &refusal);
+            let _ = refuse(&stream, "too many commands at once");
             continue;
         }
         shared.active.fetch_add(1, SeqCst);
@@ -156,11 +160,31 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
     }
 }
 
+fn refuse(stream: &UnixStream, why: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(CROWD_TIME))?;
+    let mut first = [0];
+    let mut begun = stream;
+    match begun.read(&mut first) {
+        Ok(1) if first != *b"{" => http::refuse_crowd(stream, why),
+        _ => send(stream, &Reply::Error(why.to_owned())),
+    }
+}
+
 fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(REQUEST_TIME))?;
     stream.set_write_timeout(Some(REPLY_TIME))?;
+    let mut reader = BufReader::new(stream.take(LONGEST));
+    let begun = reader.fill_buf()?;
+    match begun.first() {
+        Some(b'{') => serve_lines(&mut reader, stream, shared),
+        Some(_) => http::serve(stream, begun, &shared.answer),
+        None => Ok(()),
+    }
+}
+
+fn serve_lines(reader: &mut impl BufRead, stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     let mut line = String::new();
-    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+    reader.read_line(&mut line)?;
     let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => return send(stream, &Reply::Error(format!("not understood: {error}"))),

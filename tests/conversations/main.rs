@@ -15,6 +15,7 @@ mod bodies;
 mod caching;
 mod commands;
 mod connect;
+mod control;
 mod corpora;
 mod descriptors;
 mod disk;

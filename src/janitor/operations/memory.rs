@@ -5,12 +5,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 
 use super::list::counters;
 use super::purge::keys;
 use super::show::response;
-use super::{Say, explain};
+use super::{NotHere, Say, explain};
 use crate::cache::{Key, Name, Policies, Set, key};
 use crate::janitor::listing::{Lister, Listing};
 use crate::janitor::protocol::{
@@ -47,7 +47,9 @@ pub fn perform(request: &Request, memory: &Memory<'_>, say: Say<'_>) -> anyhow::
             fields,
         } => explain(memory, url, method, fields).map(Done::Explained),
         Request::Verify => {
-            bail!("this instance keeps responses in memory alone: there is no file to be checked")
+            let why =
+                "this instance keeps responses in memory alone: there is no file to be checked";
+            Err(NotHere(why).into())
         }
         Request::Purge { what, soft } => purge(memory, what, *soft).map(Done::Purged),
         Request::PurgeAll => purge_all(memory).map(Done::Purged),

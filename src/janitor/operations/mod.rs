@@ -58,6 +58,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub use explain::check_field;
 
+/// What this kind of store has nothing for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotHere(pub &'static str);
+
 /// Whether that is a URL which the proxy could keep something of; the error says why not.
 pub fn check_url(url: &str) -> anyhow::Result<()> {
     purge::keys(url).map(drop)

@@ -24,16 +24,18 @@ pub(in crate::janitor) const DEAD: &str = "SELECT baton_discard(array_agg(id)) F
     WHERE generation <> (SELECT generation FROM baton_counter) LIMIT 1000) AS dead";
 /// Bodies whose object went so long ago that nobody is reading them.
 const ORPHANS: &str = "WITH old AS (DELETE FROM baton_orphans WHERE object_id IN (SELECT object_id FROM baton_orphans \
-    WHERE at < clock_timestamp() - interval '10 minutes' LIMIT 100) RETURNING object_id) \
-    DELETE FROM baton_pieces USING old WHERE baton_pieces.object_id = old.object_id";
+    WHERE at < clock_timestamp() - interval '10 minutes' LIMIT 100) RETURNING object_id), \
+    bodies AS (DELETE FROM baton_pieces USING old WHERE baton_pieces.object_id = old.object_id) \
+    SELECT count(*) FROM old";
 /// Bodies whose object never came, for longer than any may take.
 const LOST: &str = "DELETE FROM baton_pieces p WHERE at < clock_timestamp() - interval '1 day' \
     AND NOT EXISTS (SELECT FROM baton_objects o WHERE o.id = p.object_id) \
     AND NOT EXISTS (SELECT FROM baton_orphans o WHERE o.object_id = p.object_id)";
 const SIZE: &str = "SELECT coalesce(sum(size), 0)::bigint FROM baton_objects";
 /// The least recently used, so many octets of them, but not too many at once.
-const EVICT: &str = "SELECT baton_discard(array_agg(id)) FROM (SELECT id, sum(size) OVER (ORDER BY used, id) - size AS before \
-    FROM (SELECT id, size, used FROM baton_objects ORDER BY used, id LIMIT 1000) AS oldest) AS oldest WHERE before < $1";
+const EVICT: &str = "SELECT baton_discard(array_agg(id)) FROM \
+    (SELECT id, (sum(size) OVER (ORDER BY used, id) - size)::bigint AS before FROM \
+    (SELECT id, size, used FROM baton_objects ORDER BY used, id LIMIT 1000) AS oldest) AS oldest WHERE before < $1";
 
 /// Until the process ends.
 pub(super) async fn attend(ground: &Ground) {
@@ -77,7 +79,7 @@ pub(super) async fn tidy(client: &Client, ground: &Ground) -> Result<(), Error> 
             break;
         }
     }
-    while client.execute(ORPHANS, &[]).await? > 0 {}
+    while number(client, ORPHANS, &[]).await? > 0 {}
     client.execute(LOST, &[]).await?;
     let limit = i64::try_from(ground.max_size).unwrap_or(i64::MAX);
     if limit == 0 {
@@ -109,3 +111,6 @@ async fn number(
     let number: Option<i64> = row.try_get(0)?;
     Ok(number.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -470,4 +470,4 @@ pub fn name_of(key: &[u8], stored: &Stored) -> Name {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

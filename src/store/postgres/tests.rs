@@ -10,14 +10,14 @@ use crate::store::{Find, Writer};
 
 #[path = "../../../tests/conversations/support/postgres.rs"]
 #[allow(dead_code, reason = "conversations use the rest")]
-mod server_of_tests;
+pub(crate) mod server_of_tests;
 use server_of_tests::PostgresServer;
 
 const KEY: &str = "http://a/";
 const LARGEST: u64 = 3 << 20;
 
 /// One for all tests of this process.
-fn server() -> &'static PostgresServer {
+pub(crate) fn server() -> &'static PostgresServer {
     static SERVER: OnceLock<PostgresServer> = OnceLock::new();
     SERVER.get_or_init(PostgresServer::start)
 }

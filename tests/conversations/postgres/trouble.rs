@@ -243,6 +243,35 @@ fn tables_that_are_dropped_are_made_again() {
     is_back(&baton, "/size/10");
 }
 
+/// Its tables are empty then: what is unlogged is not copied to a standby.
+#[test]
+fn when_a_standby_takes_over_the_cache_is_of_use_again() {
+    let mut primary = PostgresServer::start();
+    let standby = primary.standby();
+    let origin = Origin::start(answer);
+    let url = primary.url_or(&standby);
+    let flags = ["--workers", "1", "--set", "cache.memory=0"];
+    let baton = Baton::reverse(origin.address(), &[&["--cache", &url], &flags[..]].concat());
+    let targets = ["/size/10", "/size/300000", "/size/1500000"];
+    targets.iter().for_each(|target| is_kept(&baton, target));
+    eventually("the standby has heard of the tables", || {
+        let tables =
+            "SELECT count(*) FROM pg_class WHERE relname IN ('baton_counter', 'baton_schema')";
+        (standby.number(tables) == 2).then_some(())
+    });
+    primary.stop();
+    goes_on_without(&baton, &targets);
+    // For as long as nobody has taken over.
+    goes_on_without(&baton, &targets);
+    standby.execute("SELECT pg_promote()");
+    is_back(&baton, targets[0]);
+    targets.iter().for_each(|target| is_back(&baton, target));
+    assert_eq!(standby.number("SELECT count(*) FROM baton_counter"), 1);
+    assert!(standby.number("SELECT count(*) FROM baton_objects") >= 3);
+    assert!(complaints(&baton, "worker-0.log") <= 1);
+    assert!(complaints(&baton, "janitor.log") <= 1);
+}
+
 /// A response that is on its way from the database when that goes away for a moment is finished, right, or visibly not.
 #[test]
 fn a_body_that_is_being_sent_is_right_or_cut() {

@@ -28,26 +28,17 @@ impl PostgresServer {
 
     /// With further settings, as `max_connections=20`.
     pub fn start_with(settings: &[&str]) -> PostgresServer {
-        let directory = tempfile::Builder::new()
-            .prefix("pg")
-            .tempdir()
-            .unwrap()
-            .keep();
+        let user = unprivileged();
         let mut server = PostgresServer {
-            directory,
+            directory: folder(user),
             keeper: None,
-            user: unprivileged(),
+            user,
             port: 5432,
             arguments: settings
                 .iter()
                 .flat_map(|it| ["-c".to_owned(), (*it).to_owned()])
                 .collect(),
         };
-        let open = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(&server.directory, open).unwrap();
-        if let Some((uid, gid)) = server.user {
-            std::os::unix::fs::chown(&server.directory, Some(uid), Some(gid)).unwrap();
-        }
         let made = server
             .command(&binary("initdb"))
             .args([
@@ -69,6 +60,40 @@ impl PostgresServer {
         );
         server.run();
         server
+    }
+
+    /// One that follows this one, and may be read only until `SELECT pg_promote()`.
+    pub fn standby(&self) -> PostgresServer {
+        let standby = PostgresServer {
+            directory: folder(self.user),
+            keeper: None,
+            user: self.user,
+            arguments: self.arguments.clone(),
+            port: self.port,
+        };
+        let copied = standby
+            .command(&binary("pg_basebackup"))
+            .args([
+                "--no-sync",
+                "--checkpoint=fast",
+                "--write-recovery-conf",
+                "-U",
+                "baton",
+            ])
+            .args(["-p", &self.port.to_string(), "-h"])
+            .arg(&self.directory)
+            .arg("-D")
+            .arg(standby.data())
+            .output()
+            .unwrap();
+        assert!(
+            copied.status.success(),
+            "pg_basebackup: {}",
+            String::from_utf8_lossy(&copied.stderr)
+        );
+        let mut standby = standby;
+        standby.run();
+        standby
     }
 
     /// Over TCP and TLS alone, where the password is wanted: the port, and the file with the certificate that its own is signed by.
@@ -174,6 +199,18 @@ impl PostgresServer {
         self.url_with(&format!("&options=-csearch_path%3D{schema}"))
     }
 
+    /// Of this one and another one, whichever may be written to.
+    pub fn url_or(&self, other: &PostgresServer) -> String {
+        let hosts = [self, other].map(|server| {
+            let socket = server.directory.display().to_string().replace('/', "%2F");
+            format!("{socket}:{}", server.port)
+        });
+        let hosts = hosts.join(",");
+        format!(
+            "postgres://baton@{hosts}/postgres?connect_timeout=5&target_session_attrs=read-write"
+        )
+    }
+
     fn url_with(&self, more: &str) -> String {
         let socket = self.directory.display().to_string().replace('/', "%2F");
         let port = self.port;
@@ -245,6 +282,18 @@ impl Drop for PostgresServer {
         self.stop();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A new one, which a server may have for itself.
+fn folder(user: Option<(u32, u32)>) -> PathBuf {
+    let folder = tempfile::Builder::new().prefix("pg").tempdir();
+    let folder = folder.unwrap().keep();
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(&folder, open).unwrap();
+    if let Some((uid, gid)) = user {
+        std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
+    }
+    folder
 }
 
 /// A client that blocks may not do so on the thread of a runtime.
