@@ -51,7 +51,7 @@ fn fill(cache: &Path, count: usize) {
         let sums = checksums(body.as_bytes());
         let head = Head {
             key,
-            generation: 1,
+            generation: 1 << 32,
             content: Content::Object(Box::new(Kept::new(stored, None, Body::Inline, sums))),
         };
         let mut octets = Vec::new();
