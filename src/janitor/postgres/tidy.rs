@@ -22,10 +22,12 @@ pub(in crate::janitor) const LOCK: i64 = 422_541_815_664;
 /// Objects of before a purge of everything.
 pub(in crate::janitor) const DEAD: &str = "SELECT baton_discard(array_agg(id)) FROM (SELECT id FROM baton_objects \
     WHERE generation <> (SELECT generation FROM baton_counter) LIMIT 1000) AS dead";
-/// Bodies whose object went so long ago that nobody is reading them.
+/// Bodies whose object went so long ago that nobody is reading them. One that was stored twice, because nobody heard of the first
+/// time, is there.
 const ORPHANS: &str = "WITH old AS (DELETE FROM baton_orphans WHERE object_id IN (SELECT object_id FROM baton_orphans \
     WHERE at < clock_timestamp() - interval '10 minutes' LIMIT 100) RETURNING object_id), \
-    bodies AS (DELETE FROM baton_pieces USING old WHERE baton_pieces.object_id = old.object_id) \
+    bodies AS (DELETE FROM baton_pieces USING old WHERE baton_pieces.object_id = old.object_id \
+    AND NOT EXISTS (SELECT FROM baton_objects WHERE id = old.object_id)) \
     SELECT count(*) FROM old";
 /// Bodies whose object never came, for longer than any may take.
 const LOST: &str = "DELETE FROM baton_pieces p WHERE at < clock_timestamp() - interval '1 day' \

@@ -236,8 +236,9 @@ impl<C: Coherence + 'static> Drop for Filling<C> {
             if let Putting::Busy(putting) = putting {
                 let _ = putting.await;
             }
-            let drop = async |session: &Session| session.drop_pieces(id).await;
-            link.ask(What::Writing, drop).await
+            // What nobody has heard of may be there nevertheless.
+            let abandon = async |session: &Session| session.abandon(id).await;
+            link.ask(What::Writing, abandon).await
         });
     }
 }

@@ -103,11 +103,31 @@ impl Link {
         what: What,
         work: impl AsyncFn(&Session) -> Result<T, Error>,
     ) -> Option<T> {
+        self.ask_within(self.inner.deadline, what, work).await
+    }
+
+    /// The same for whoever has no better choice than to wait, at least so long.
+    pub async fn ask_patiently<T>(
+        &self,
+        patience: Duration,
+        what: What,
+        work: impl AsyncFn(&Session) -> Result<T, Error>,
+    ) -> Option<T> {
+        let deadline = self.inner.deadline.max(patience);
+        self.ask_within(deadline, what, work).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        deadline: Duration,
+        what: What,
+        work: impl AsyncFn(&Session) -> Result<T, Error>,
+    ) -> Option<T> {
         if self.is_open(what) {
             return None;
         }
         let inner = &self.inner;
-        let until = Instant::now() + inner.deadline;
+        let until = Instant::now() + deadline;
         // A session that has ended meanwhile says nothing of the others.
         for _ in 0..=inner.wanted {
             let Some(session) = inner.session(what) else {
@@ -118,7 +138,7 @@ impl Link {
                 Ok(Ok(done)) => return Some(done),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    inner.missed(what, &session);
+                    inner.missed(what, &session, deadline);
                     return None;
                 }
             };
@@ -182,12 +202,12 @@ impl Inner {
     }
 
     /// The deadline has passed: whoever comes next must not find that out again.
-    fn missed(&self, what: What, session: &Rc<Session>) {
+    fn missed(&self, what: What, session: &Rc<Session>, deadline: Duration) {
         match what {
             What::Reading => self.sessions.borrow_mut().clear(),
             What::Writing => self.forget(session),
         }
-        self.open(what, format_args!("no answer within {:?}", self.deadline));
+        self.open(what, format_args!("no answer within {deadline:?}"));
     }
 
     fn open(&self, what: What, why: impl std::fmt::Display) {

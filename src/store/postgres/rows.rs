@@ -13,13 +13,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::link::{Link, What};
-use super::session::{Found, PIECE_SIZE};
+use super::session::{Found, PIECE_SIZE, Session};
 use crate::cache::Stored;
 use crate::store::disk::format::{self, BLOCK, Content, File, Head, INLINE, Kept};
 use crate::store::{Body, Object};
 
-/// How long a body that is being sent waits for a database that has gone away.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a body that is being sent waits for a database that has gone away, and for one answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Where an object is in the database.
@@ -156,6 +157,10 @@ impl Rows {
     /// Octets from `at` on, at most `length`, as far as one row has them, each block compared with its checksum. None: they
     /// are not there, or damaged, or the database does not answer.
     pub async fn read(&self, at: u64, length: u64) -> Option<Bytes> {
+        self.read_within(Duration::ZERO, at, length).await
+    }
+
+    async fn read_within(&self, patience: Duration, at: u64, length: u64) -> Option<Bytes> {
         if at >= self.length || self.given_up.get() {
             return None;
         }
@@ -173,10 +178,11 @@ impl Rows {
             _ => Some(i32::try_from(number).ok()?),
         };
         let (within, wanted) = ((from - number * piece) as usize, (to - from) as usize);
-        let read = self.link.ask(What::Reading, async |session| {
-            session.octets(self.id, row, within, wanted).await
-        });
-        let octets = read.await?;
+        let read = async |session: &Session| session.octets(self.id, row, within, wanted).await;
+        let octets = self
+            .link
+            .ask_patiently(patience, What::Reading, read)
+            .await?;
         let sums = self
             .checksums
             .get(first as usize..to.div_ceil(size) as usize)?;
@@ -185,7 +191,16 @@ impl Rows {
                 let octets = Bytes::from(octets);
                 Some(octets.slice((at - from) as usize..(end - from) as usize))
             }
-            _ => {
+            octets => {
+                let what = if octets.is_some() {
+                    "is damaged"
+                } else {
+                    "is gone"
+                };
+                log::warn!(
+                    "a body in the database {what}: object {}, octets {from} to {to}",
+                    self.id
+                );
                 self.give_up();
                 None
             }
@@ -197,9 +212,13 @@ impl Rows {
     pub async fn read_patiently(&self, at: u64, length: u64) -> Option<Bytes> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let read = self.read(at, length).await;
-            if read.is_some() || self.given_up.get() || Instant::now() > until {
+            let read = self.read_within(ANSWER, at, length).await;
+            if read.is_some() || self.given_up.get() {
                 return read;
+            }
+            if Instant::now() > until {
+                log::warn!("a body in the database cannot be read: its response is cut");
+                return None;
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -18,8 +18,9 @@ const HEADS: &str = "\
 const BODY: &str =
     "SELECT substring(body FROM $2 FOR $3) FROM baton_objects WHERE id = $1 AND pieces = 0";
 const PIECE: &str = "SELECT substring(octets FROM $3 FOR $4) FROM baton_pieces WHERE object_id = $1 AND number = $2";
-const PUT_PIECE: &str = "INSERT INTO baton_pieces (object_id, number, octets) VALUES ($1, $2, $3)";
-const DROP_PIECES: &str = "DELETE FROM baton_pieces WHERE object_id = $1";
+const PUT_PIECE: &str = "INSERT INTO baton_pieces (object_id, number, octets) VALUES ($1, $2, $3) \
+    ON CONFLICT DO NOTHING";
+const ABANDON: &str = "SELECT baton_abandon($1)";
 const STORE: &str = "SELECT kept, change FROM baton_store(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
 const REFRESH: &str = "SELECT kept, change, itself FROM baton_refresh(\
@@ -51,7 +52,7 @@ pub struct Session {
     body: Statement,
     piece: Statement,
     put_piece: Statement,
-    drop_pieces: Statement,
+    abandon: Statement,
     store: Statement,
     refresh: Statement,
     purge: Statement,
@@ -122,13 +123,13 @@ impl Session {
         let driver = Driver(tokio::task::spawn_local(line).abort_handle());
         greet(&client).await?;
         let prepare = |sql: &'static str| client.prepare(sql);
-        let (look, heads, body, piece, put_piece, drop_pieces) = tokio::try_join!(
+        let (look, heads, body, piece, put_piece, abandon) = tokio::try_join!(
             prepare(LOOK),
             prepare(HEADS),
             prepare(BODY),
             prepare(PIECE),
             prepare(PUT_PIECE),
-            prepare(DROP_PIECES),
+            prepare(ABANDON),
         )?;
         let (store, refresh, purge, discard, used, writable) = tokio::try_join!(
             prepare(STORE),
@@ -149,7 +150,7 @@ impl Session {
             body,
             piece,
             put_piece,
-            drop_pieces,
+            abandon,
             store,
             refresh,
             purge,
@@ -225,11 +226,9 @@ impl Session {
             .map(drop)
     }
 
-    pub async fn drop_pieces(&self, id: i64) -> Result<(), Error> {
-        self.client
-            .execute(&self.drop_pieces, &[&id])
-            .await
-            .map(drop)
+    /// Pieces whose object is not there go.
+    pub async fn abandon(&self, id: i64) -> Result<(), Error> {
+        self.client.execute(&self.abandon, &[&id]).await.map(drop)
     }
 
     pub async fn store(&self, new: &New<'_>, known: Known) -> Result<Outcome, Error> {

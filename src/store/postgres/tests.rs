@@ -413,3 +413,26 @@ fn the_database_is_told_what_was_used_and_how_often() {
         assert_eq!(sql(&world, hits), [0, 3]);
     });
 }
+
+/// A session that ends behind a commit leaves whoever has stored in doubt.
+#[test]
+fn who_does_not_hear_of_an_object_leaves_its_pieces() {
+    let world = World::new();
+    run(async {
+        let store = ready(&world, 0, 0).await;
+        let octets = body_of(2_500_000);
+        let object = put(&store, KEY, &octets).await.unwrap();
+        let id = object.in_row.unwrap().id;
+        let link = &store.inner.link;
+        let put_again = async |session: &session::Session| session.put_piece(id, 1, b"x").await;
+        link.ask(What::Writing, put_again).await.unwrap();
+        let lost = async |session: &session::Session| {
+            session.put_piece(7, 0, b"x").await?;
+            session.abandon(7).await?;
+            session.abandon(id).await?;
+            session.octets(7, Some(0), 0, 1).await
+        };
+        assert_eq!(link.ask(What::Writing, lost).await, Some(None));
+        assert!(body(&store, KEY, &[]).await.unwrap() == octets);
+    });
+}

@@ -137,9 +137,13 @@ fn bodies_go_ten_minutes_after_their_object_also_where_some_have_none() {
     );
     world.orphan(250, "11 minutes");
     world.piece(250, "20 minutes");
+    // It was stored once more under its number.
+    world.objects(300, 300, 1);
+    world.orphan(300, "11 minutes");
+    world.piece(300, "20 minutes");
     world.tidy();
     assert_eq!(world.numbers(ORPHANED), [1]);
-    assert_eq!(world.numbers(PIECES), [1]);
+    assert_eq!(world.numbers(PIECES), [1, 300]);
 }
 
 #[test]
