@@ -4,6 +4,7 @@
 //! Which cache is meant is `whereabouts`; what can be asked is `janitor::operations`; how it looks is `tables`. While it changes files of a directory at
 //! rest it holds the lock, so that no instance starts on it meanwhile.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::archive::Archive;
 use super::flags::{CacheQuestion, ExplainCommand, LsCommand, PurgeCommand, Whereabouts};
 use super::tables;
 use super::whereabouts::{self, Meant, find};
@@ -19,7 +21,7 @@ use crate::cache::{Policies, Set};
 use crate::janitor::control;
 use crate::janitor::listing::{Listing, Sort};
 use crate::janitor::meeting::Meeting;
-use crate::janitor::operations::{Ground, normal_prefix, perform, postgres};
+use crate::janitor::operations::{self, Ground, normal_prefix, perform, postgres};
 use crate::janitor::protocol::{Done, Item, Reply, Request};
 use crate::store::disk::place::{Place, PlaceError};
 
@@ -33,20 +35,30 @@ const NOTHING_FOUND: u8 = 3;
 const DAMAGE_FOUND: u8 = 4;
 
 /// Asks, and prints the answer.
-pub(super) fn run(request: &Request, of: &Whereabouts) -> anyhow::Result<ExitCode> {
-    let meant = find(of)?;
-    let mut output = Output::new(of.json);
+pub(super) fn run(
+    request: &Request,
+    archive: Option<Archive>,
+    of: &Whereabouts,
+) -> anyhow::Result<ExitCode> {
+    let meant = find(of, matches!(request, Request::Import))?;
+    let mut output = Output::new(of.json, archive.as_ref());
     output.sorted = matches!(request, Request::Ls(listing) if listing.sort.is_some());
     let mut say = |reply: &Reply| output.take(reply);
     let done = match &meant {
-        Meant::Directory(place, policies) => answer(place, policies, request, &mut say),
-        Meant::Database(database) => look(database, request, &mut say),
-        Meant::Instance(meeting) => ask(meeting, request, &mut say),
+        Meant::Directory(place, policies) => {
+            answer(place, policies, request, archive.as_ref(), &mut say)
+        }
+        Meant::Database(database) => look(database, request, archive.as_ref(), &mut say),
+        Meant::Instance(meeting) => ask(meeting, request, archive.as_ref(), &mut say),
     };
     output.progress.finish_and_clear();
     match done {
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        done => output.end(done?),
+        done => {
+            let done = done?;
+            archive.map_or(Ok(()), Archive::keep)?;
+            output.end(done)
+        }
     }
 }
 
@@ -104,6 +116,7 @@ fn answer(
     place: &Place,
     policies: &Policies,
     request: &Request,
+    archive: Option<&Archive>,
     say: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> anyhow::Result<Done> {
     let path = place.path().display();
@@ -113,18 +126,21 @@ fn answer(
         policies,
     };
     let until = Instant::now() + PATIENCE;
+    let mut file = archive.map(|it| &it.file);
     loop {
         let instance = control::connect(place)
             .with_context(|| format!("the instance that uses {path} cannot be asked"))?;
         if let Some(stream) = instance {
             let mut said = false;
-            let done = control::ask(&stream, request, &mut |reply| {
+            let done = control::ask(&stream, request, archive.map(|it| &it.file), &mut |reply| {
                 said = true;
                 say(reply)
             });
             match done {
                 // Its janitor has died, and another one is being started: nothing is asked for that cannot be asked again.
-                Err(error) if !said && is_gone(&error) && Instant::now() < until => {
+                Err(error)
+                    if may_again(said, archive) && is_gone(&error) && Instant::now() < until =>
+                {
                     sleep(RETRY);
                     continue;
                 }
@@ -132,10 +148,10 @@ fn answer(
             }
         }
         if !request.changes_files() {
-            return perform(request, &at_rest, say);
+            return perform(request, &at_rest, transfer(&mut file), say);
         }
         match place.lock(&format!("a command, pid {}", std::process::id())) {
-            Ok(_lock) => return perform(request, &at_rest, say),
+            Ok(_lock) => return perform(request, &at_rest, transfer(&mut file), say),
             // It has just started, or its janitor is about to be.
             Err(PlaceError::Held { .. }) if Instant::now() < until => sleep(RETRY),
             Err(PlaceError::Held { who, .. }) => {
@@ -150,6 +166,7 @@ fn answer(
 fn look(
     database: &whereabouts::Database,
     request: &Request,
+    archive: Option<&Archive>,
     say: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> anyhow::Result<Done> {
     let database = postgres::Database {
@@ -158,13 +175,15 @@ fn look(
         max_size: database.max_size,
         instance: None,
     };
-    postgres::perform(request, &database, say)
+    let mut file = archive.map(|it| &it.file);
+    postgres::perform(request, &database, transfer(&mut file), say)
 }
 
 /// From an instance that has no directory.
 fn ask(
     meeting: &Meeting,
     request: &Request,
+    archive: Option<&Archive>,
     say: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> anyhow::Result<Done> {
     let path = meeting.path();
@@ -181,15 +200,28 @@ fn ask(
             continue;
         };
         let mut said = false;
-        let done = control::ask(&stream, request, &mut |reply| {
+        let done = control::ask(&stream, request, archive.map(|it| &it.file), &mut |reply| {
             said = true;
             say(reply)
         });
         match done {
-            Err(error) if !said && is_gone(&error) && begun.elapsed() < PATIENCE => sleep(RETRY),
+            Err(error)
+                if may_again(said, archive) && is_gone(&error) && begun.elapsed() < PATIENCE =>
+            {
+                sleep(RETRY);
+            }
             done => return done,
         }
     }
+}
+
+/// Half an archive cannot be sent, or read, once more.
+fn may_again(said: bool, archive: Option<&Archive>) -> bool {
+    !said && archive.is_none()
+}
+
+fn transfer<'a>(file: &'a mut Option<&File>) -> Option<operations::Archive<'a>> {
+    file.as_mut().map(|file| file as operations::Archive<'a>)
 }
 
 /// Whether whoever was asked went away.
@@ -207,7 +239,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 struct Output {
     json: bool,
-    out: io::BufWriter<io::Stdout>,
+    /// Standard output, where no archive goes there.
+    out: io::BufWriter<Box<dyn Write>>,
     /// Hidden where standard error is no terminal.
     progress: ProgressBar,
     /// For a table, whose columns are as wide as the widest.
@@ -217,17 +250,25 @@ struct Output {
 }
 
 impl Output {
-    fn new(json: bool) -> Output {
+    fn new(json: bool, archive: Option<&Archive>) -> Output {
         let progress = match io::stderr().is_terminal() {
             true => ProgressBar::no_length(),
             false => ProgressBar::hidden(),
         };
+        if let Some(archive) = archive
+            && archive.length > 0
+        {
+            progress.set_length(archive.length);
+        }
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent:>3} %  {eta} left") {
             progress.set_style(style.progress_chars("█▌ "));
         }
         Output {
             json,
-            out: io::BufWriter::new(io::stdout()),
+            out: io::BufWriter::new(match archive.is_some_and(|it| it.is_output) {
+                true => Box::new(io::stderr()),
+                false => Box::new(io::stdout()),
+            }),
             progress,
             items: Vec::new(),
             sorted: false,
@@ -237,7 +278,9 @@ impl Output {
     fn take(&mut self, reply: &Reply) -> io::Result<()> {
         match reply {
             Reply::Progress { done, total } => {
-                self.progress.set_length(*total);
+                if *total > 0 {
+                    self.progress.set_length(*total);
+                }
                 self.progress.set_position(*done);
             }
             Reply::Item(item) if self.json => {
@@ -258,12 +301,16 @@ impl Output {
             (true, Done::Explained(it)) => serde_json::to_string(it)?,
             (true, Done::Verified(it)) => serde_json::to_string(it)?,
             (true, Done::Purged(it)) => serde_json::to_string(it)?,
+            (true, Done::Exported(it)) => serde_json::to_string(it)?,
+            (true, Done::Imported(it)) => serde_json::to_string(it)?,
             (false, Done::Stats(it)) => tables::stats(it),
             (false, Done::Listed(_)) => tables::list(&mut self.items, self.sorted),
             (false, Done::Shown(it)) => tables::shown(it),
             (false, Done::Explained(it)) => tables::explained(it),
             (false, Done::Verified(it)) => tables::verified(it),
             (false, Done::Purged(it)) => tables::purged(it),
+            (false, Done::Exported(it)) => tables::exported(it),
+            (false, Done::Imported(it)) => tables::imported(it),
         };
         let line = if text.is_empty() { "" } else { "\n" };
         let written = write!(self.out, "{text}{line}").and_then(|()| self.out.flush());
@@ -294,7 +341,7 @@ fn silent(done: &Done) -> &[u16] {
         Done::Shown(it) => &it.silent,
         Done::Explained(it) => &it.silent,
         Done::Purged(it) => &it.silent,
-        Done::Verified(_) => &[],
+        Done::Verified(_) | Done::Exported(_) | Done::Imported(_) => &[],
     }
 }
 
@@ -308,6 +355,8 @@ fn code(done: &Done) -> ExitCode {
             NOTHING_FOUND.into()
         }
         Done::Verified(verified) if verified.damaged > 0 => DAMAGE_FOUND.into(),
+        Done::Exported(exported) if exported.damaged > 0 => DAMAGE_FOUND.into(),
+        Done::Imported(imported) if imported.no_room > 0 => ExitCode::FAILURE,
         Done::Verified(verified) if verified.unreadable > 0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }

@@ -159,6 +159,20 @@ pub(super) struct Whereabouts {
 pub(super) enum CacheAction {
     #[command(flatten)]
     Ask(CacheQuestion),
+    /// Writes everything that is kept into one file, from which `import` fills another cache, of whatever kind.
+    Export {
+        /// Where to; - is standard output.
+        #[arg(default_value = "-", value_name = "FILE")]
+        archive: PathBuf,
+    },
+    /// Puts what `export` has written where it is missing, or older.
+    ///
+    /// Nothing is thrown out for it: where there is no more room the rest is left out.
+    Import {
+        /// Where from; - is standard input.
+        #[arg(default_value = "-", value_name = "FILE")]
+        archive: PathBuf,
+    },
     /// Fetches what a list or a sitemap names through the proxy, so that it is there when clients ask.
     Warm(WarmCommand),
 }
@@ -198,7 +212,8 @@ pub(super) struct LsCommand {
     /// What takes more than that, as 10MiB.
     #[arg(long, value_name = "SIZE", value_parser = octets)]
     pub larger: Option<u64>,
-    /// What comes first: by URL, the largest, the newest, what becomes stale first, what was not used for longest.
+    /// What comes first: by URL, the largest, the newest, what becomes stale first, what was not used for longest, what was
+    /// found most often.
     #[arg(long, value_name = "BY")]
     pub sort: Option<Sort>,
     /// So many at most.

@@ -2,6 +2,7 @@
 //!
 //! It starts nothing itself but the master; it reads no setting and knows no default (`config` does).
 
+mod archive;
 mod cache;
 mod flags;
 mod tables;
@@ -16,7 +17,9 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use crate::config::{self, Launch, Sources};
+use crate::janitor::protocol::Request;
 use crate::{janitor, roles};
+use archive::Archive;
 use flags::{CacheAction, CacheCommand, Cli, Command};
 
 /// Runs the command that the process's arguments name.
@@ -49,10 +52,18 @@ pub fn run() -> anyhow::Result<ExitCode> {
         }
         Command::Migrate { cache, file } => migrate(cache, file),
         Command::Cache(CacheCommand { action, of }) => match action {
-            CacheAction::Ask(question) => cache::run(&cache::request(&question), &of),
+            CacheAction::Ask(question) => cache::run(&cache::request(&question), None, &of),
+            CacheAction::Export { archive } => {
+                let archive = Archive::to(&archive)?;
+                cache::run(&Request::Export, Some(archive), &of)
+            }
+            CacheAction::Import { archive } => {
+                let archive = Archive::from(&archive)?;
+                cache::run(&Request::Import, Some(archive), &of)
+            }
             CacheAction::Warm(command) => warm::run(&command, of.json),
         },
-        Command::Explain(command) => cache::run(&cache::explain(&command), &command.of),
+        Command::Explain(command) => cache::run(&cache::explain(&command), None, &command.of),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);

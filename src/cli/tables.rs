@@ -8,8 +8,8 @@ use comfy_table::{CellAlignment, Table, TableStyle};
 
 use crate::cache::Set;
 use crate::janitor::protocol::{
-    Catalogue, Considered, Counters, Entry, Explained, Item, Judged, Kind, Purged, Response, Shown,
-    Stats, Store, Verified,
+    Catalogue, Considered, Counters, Entry, Explained, Exported, Imported, Item, Judged, Kind,
+    Purged, Response, Shown, Stats, Store, Verified,
 };
 use crate::sys::clock::unix_seconds;
 
@@ -130,11 +130,12 @@ pub(super) fn list(items: &mut Vec<Item>, sorted: bool) -> String {
     }
     let now = unix_seconds();
     let mut table = table(NOTHING);
-    table.set_header(["STATUS", "LENGTH", "FRESH", "USED", "SIDE", "URL"]);
+    table.set_header(["STATUS", "LENGTH", "HITS", "FRESH", "USED", "SIDE", "URL"]);
     for item in items.iter() {
         table.add_row([
             item.status.to_string(),
             size(item.length),
+            item.hits.map(number).unwrap_or_default(),
             freshness(item.expires - now),
             item.used.map(|used| ago(now - used)).unwrap_or_default(),
             item.side.name().to_owned(),
@@ -144,7 +145,7 @@ pub(super) fn list(items: &mut Vec<Item>, sorted: bool) -> String {
             },
         ]);
     }
-    for column in 0..2 {
+    for column in 0..3 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -360,10 +361,7 @@ pub(super) fn verified(verified: &Verified) -> String {
 }
 
 pub(super) fn purged(purged: &Purged) -> String {
-    let objects = match purged.objects {
-        1 => "1 response".to_owned(),
-        objects => format!("{} responses", number(objects)),
-    };
+    let objects = so_many(purged.objects);
     let done = match purged.soft {
         true => "stale now",
         false => "removed",
@@ -383,7 +381,51 @@ pub(super) fn purged(purged: &Purged) -> String {
     }
 }
 
+pub(super) fn exported(exported: &Exported) -> String {
+    let done = format!(
+        "{} written, {}",
+        so_many(exported.objects),
+        size(exported.octets)
+    );
+    match exported.damaged {
+        0 => done,
+        damaged => format!(
+            "{done}; {} damaged and left out: `baton cache verify` says which",
+            so_many(damaged)
+        ),
+    }
+}
+
+pub(super) fn imported(imported: &Imported) -> String {
+    let mut done = format!(
+        "{} put, {}",
+        so_many(imported.objects),
+        size(imported.octets)
+    );
+    let left_out = [
+        (imported.newer, "as what is there is not older"),
+        (imported.no_room, "as there is no more room"),
+        (
+            imported.damaged,
+            "as they were damaged when the archive was made",
+        ),
+    ];
+    for (count, why) in left_out {
+        if count > 0 {
+            done += &format!("\n{} left out, {why}", so_many(count));
+        }
+    }
+    done
+}
+
 // === pieces
+
+fn so_many(count: u64) -> String {
+    match count {
+        1 => "1 response".to_owned(),
+        count => format!("{} responses", number(count)),
+    }
+}
 
 fn table(style: TableStyle) -> Table {
     let mut table = Table::new();
@@ -490,6 +532,7 @@ mod tests {
             stored: 0,
             expires: unix_seconds() + 7300,
             used: Some(unix_seconds()),
+            hits: Some(7),
         };
         let mut items = vec![
             item("http://b/", Kind::Object),

@@ -30,7 +30,8 @@ pub(super) struct Database {
     pub max_size: u64,
 }
 
-pub(super) fn find(of: &Whereabouts) -> anyhow::Result<Meant> {
+/// `make`: a directory that is not there, or empty, is made a cache.
+pub(super) fn find(of: &Whereabouts, make: bool) -> anyhow::Result<Meant> {
     if let Some(path) = &of.control {
         return at(path);
     }
@@ -51,7 +52,7 @@ pub(super) fn find(of: &Whereabouts) -> anyhow::Result<Meant> {
                 false => running(),
             };
             if running.is_empty() {
-                return directory(config);
+                return directory(config, make);
             }
             let own = config.cache.directory.as_deref();
             only(running, own.filter(|path| is_in_use(path)))
@@ -72,11 +73,14 @@ fn load(of: &Whereabouts) -> anyhow::Result<Config> {
     Ok(sources.load()?)
 }
 
-/// The directory that an instance with this configuration would use; it must be there.
-fn directory(config: Config) -> anyhow::Result<Meant> {
+/// The directory that an instance with this configuration would use.
+fn directory(config: Config, make: bool) -> anyhow::Result<Meant> {
     let policies = config.policies();
     let Cache { directory, .. } = config.cache;
     let path = directory.context("the cache has no directory; --cache dir:PATH names one")?;
+    if make {
+        return Ok(Meant::Directory(Place::prepare(&path)?, policies));
+    }
     let place =
         Place::open(&path).with_context(|| format!("there is no cache in {}", path.display()))?;
     if !place.is_cache()? {

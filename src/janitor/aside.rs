@@ -14,8 +14,11 @@ pub(super) fn sweep(place: &Place, region: &Region) -> std::io::Result<u64> {
     Ok(removed)
 }
 
-/// A file is called `WORKER-PID-NUMBER` while it is written.
+/// A file is called `WORKER-PID-NUMBER` while it is written, or as `name` has it.
 fn is_being_written(file: &[u8], region: &Region) -> bool {
+    if let Some(pid) = keeper(file) {
+        return is_alive(pid);
+    }
     let Some((worker, pid)) = writer(file) else {
         return false;
     };
@@ -25,6 +28,17 @@ fn is_being_written(file: &[u8], region: &Region) -> bool {
 fn writer(file: &[u8]) -> Option<(usize, u64)> {
     let mut parts = std::str::from_utf8(file).ok()?.split('-');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn keeper(file: &[u8]) -> Option<u64> {
+    let name = std::str::from_utf8(file).ok()?;
+    let (pid, _) = name.strip_prefix("upkeep-")?.split_once('-')?;
+    pid.parse().ok()
+}
+
+/// What a file is called that the janitor writes, or a command; the number is used once by this process.
+pub(super) fn name(number: u64) -> String {
+    format!("upkeep-{}-{number}", std::process::id())
 }
 
 /// Whether there is a process of that number.
@@ -48,12 +62,16 @@ mod tests {
             format!("0-{own}-7"),
             format!("7-{own}-7"),
             format!("1-{}-7", u32::MAX),
+            format!("upkeep-{}-7", u32::MAX),
             "nonsense".to_owned(),
         ];
-        for name in others.iter().chain([&ours]) {
+        let imported = name(7);
+        for name in others.iter().chain([&ours, &imported]) {
             place.create_aside(name).unwrap();
         }
-        assert_eq!(sweep(&place, &region).unwrap(), 4);
-        assert_eq!(place.aside().unwrap(), [ours.as_bytes()]);
+        assert_eq!(sweep(&place, &region).unwrap(), 5);
+        let mut left = place.aside().unwrap();
+        left.sort();
+        assert_eq!(left, [ours.as_bytes(), imported.as_bytes()]);
     }
 }

@@ -8,6 +8,7 @@
 
 mod written;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::catalogue::{Catalogue, Change, Row};
@@ -42,6 +43,9 @@ pub(super) struct Books {
     pub(super) ledger: Ledger,
     catalogue: Option<Catalogue>,
     pending: Vec<Change>,
+    /// How often rows were found that are not in `pending` yet, since then.
+    hits: HashMap<u64, u64>,
+    hits_since: u64,
     /// When the first of them came.
     pending_since: u64,
     /// Since when the catalogue cannot be written.
@@ -94,6 +98,8 @@ impl Books {
             ledger: Ledger::new(),
             catalogue: None,
             pending: Vec::new(),
+            hits: HashMap::new(),
+            hits_since: now.ms,
             pending_since: 0,
             failing_since: None,
             retry_at: 0,
@@ -136,7 +142,7 @@ impl Books {
     fn enter(&mut self, entry: shared::Entry<'_>) {
         match entry {
             shared::Entry::Stored(stored) => self.stored(&stored),
-            shared::Entry::Used(name) => self.used(&name),
+            shared::Entry::Used(name, times) => self.used(&name, times),
             shared::Entry::Removed(name) => {
                 self.forget(&name);
             }
@@ -204,12 +210,13 @@ impl Books {
             stored: stored.at,
             expires: stored.expires,
             used: used.unix(),
+            hits: 0,
             key: stored.key.to_vec(),
         }));
         replaced
     }
 
-    fn used(&mut self, name: &Name) {
+    fn used(&mut self, name: &Name, times: u32) {
         let moment = self.now.moment();
         match self.ledger.touch(name, moment) {
             Some((before, entry)) => {
@@ -217,9 +224,14 @@ impl Books {
                 // The stretches of different names end at different times.
                 let shift = name.hash() as u32 % COARSE;
                 let stretch = |moment: Moment| moment.0.saturating_add(shift) / COARSE;
+                let is_list = entry.is_list();
                 if id != 0 && stretch(before) != stretch(moment) {
                     let used = moment.unix();
                     self.change(Change::Used { id, used });
+                }
+                // A list is found with one of its variants, which counts.
+                if id != 0 && !is_list {
+                    *self.hits.entry(id).or_default() += u64::from(times);
                 }
             }
             None => self.note_unknown(*name),
@@ -265,6 +277,7 @@ impl Books {
         self.presumed += self.ledger.octets();
         self.ledger.clear();
         self.pending.clear();
+        self.hits.clear();
         self.change(Change::RemoveAll);
     }
 }

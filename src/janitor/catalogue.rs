@@ -42,6 +42,8 @@ pub struct Row {
     pub stored: i64,
     pub expires: i64,
     pub used: i64,
+    /// How often it was found for a request. It begins with 0, and stays when the row is written again.
+    pub hits: u64,
     pub key: Vec<u8>,
 }
 
@@ -63,6 +65,10 @@ pub enum Change {
     Used {
         id: u64,
         used: i64,
+    },
+    Hits {
+        id: u64,
+        hits: u64,
     },
     Remove {
         id: u64,
@@ -234,9 +240,11 @@ impl Catalogue {
 fn write_one(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
     match change {
         Change::Put(row) => {
-            let insert = "INSERT OR REPLACE INTO objects \
+            let insert = "INSERT INTO objects \
                 (id, name, kind, status, length, kib, stored, expires, used, key) \
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+                ON CONFLICT (id) DO UPDATE SET name = ?2, kind = ?3, status = ?4, length = ?5, \
+                kib = ?6, stored = ?7, expires = ?8, used = ?9, key = ?10";
             let (octets, length) = octets_of(&row.name);
             connection.prepare_cached(insert)?.execute(params![
                 row.id.cast_signed(),
@@ -255,6 +263,11 @@ fn write_one(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
             connection
                 .prepare_cached("UPDATE objects SET used = ?2 WHERE id = ?1")?
                 .execute(params![id.cast_signed(), used])?;
+        }
+        Change::Hits { id, hits } => {
+            connection
+                .prepare_cached("UPDATE objects SET hits = hits + ?2 WHERE id = ?1")?
+                .execute(params![id.cast_signed(), hits.cast_signed()])?;
         }
         Change::Remove { id } => {
             connection
@@ -319,7 +332,7 @@ impl Reader {
         behind: u64,
         mut each: impl FnMut(Row) -> bool,
     ) -> Result<(), CatalogueError> {
-        let select = "SELECT id, kind, kib, used, name, status, length, stored, expires, key \
+        let select = "SELECT id, kind, kib, used, name, status, length, stored, expires, key, hits \
             FROM objects WHERE id > ?1 ORDER BY id";
         let mut statement = self.connection.prepare(select).map_err(of_reading)?;
         let mut rows = statement
@@ -387,6 +400,7 @@ fn whole(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         stored: row.get(7)?,
         expires: row.get(8)?,
         key: row.get(9)?,
+        hits: row.get::<_, i64>(10)?.cast_unsigned(),
     })
 }
 

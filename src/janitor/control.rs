@@ -8,8 +8,9 @@
 mod http;
 mod resources;
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::board::Board;
 use super::books::Books;
-use super::operations::{Ground, Instance, Note, Say, perform};
+use super::operations::{Archive, Ground, Instance, Note, Say, perform};
 use super::protocol::{Done, Reply, Request};
-use crate::cache::Policies;
+use crate::cache::{Name, Policies};
 use crate::shared::Region;
 use crate::store::Known;
 use crate::store::disk::place::{CONTROL, Place};
+use crate::sys::fd::{recv_with_fds, send_with_fds};
 use crate::sys::files;
 
 /// Commands answered at once.
@@ -48,6 +50,15 @@ pub struct Control {
     notes: Receiver<Note>,
 }
 
+/// What commands have said.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// Those that wait for the catalogue.
+    pub waiting: Vec<Sender<()>>,
+    /// Head files that have come, and the octets that were reserved for them.
+    pub put: Vec<(Vec<Name>, u64)>,
+}
+
 /// What every connection needs.
 struct Shared {
     answer: Box<Answer>,
@@ -55,7 +66,8 @@ struct Shared {
 }
 
 /// What is done about a request.
-pub(super) type Answer = dyn Fn(&Request, Say<'_>) -> anyhow::Result<Done> + Send + Sync;
+pub(super) type Answer =
+    dyn Fn(&Request, Option<Archive<'_>>, Say<'_>) -> anyhow::Result<Done> + Send + Sync;
 
 impl Control {
     /// Listens in the directory, in place of a socket that a dead janitor has left there.
@@ -67,7 +79,7 @@ impl Control {
         let board = Arc::new(Board::default());
         let (tell, notes) = channel();
         let (own, place) = (board.clone(), Place::open(place.path())?);
-        let answer = move |request: &Request, say: Say<'_>| {
+        let answer = move |request: &Request, archive: Option<Archive<'_>>, say: Say<'_>| {
             let region = Region::open(region.try_clone()?)?;
             let instance = Instance {
                 known: Known::new(region.clone()),
@@ -80,7 +92,7 @@ impl Control {
                 instance: Some(&instance),
                 policies: &policies,
             };
-            perform(request, &ground, say)
+            perform(request, &ground, archive, say)
         };
         listen(listener, Box::new(answer))?;
         Ok(Control { board, notes })
@@ -92,16 +104,17 @@ impl Control {
         &self.board
     }
 
-    /// Enters what commands have removed; those that wait for the catalogue.
-    pub(super) fn hear(&self, books: &mut Books) -> Vec<Sender<()>> {
-        let mut waiting = Vec::new();
+    /// Enters what commands have removed; the rest is for the loop to do.
+    pub(super) fn hear(&self, books: &mut Books) -> Heard {
+        let mut heard = Heard::default();
         for note in self.notes.try_iter() {
             match note {
                 Note::Removed(names) => names.iter().for_each(|name| books.evicted(name)),
-                Note::BringUpToDate(command) => waiting.push(command),
+                Note::Put { names, reserved } => heard.put.push((names, reserved)),
+                Note::BringUpToDate(command) => heard.waiting.push(command),
             }
         }
-        waiting
+        heard
     }
 }
 
@@ -173,25 +186,33 @@ fn refuse(stream: &UnixStream, why: &str) -> io::Result<()> {
 fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(REQUEST_TIME))?;
     stream.set_write_timeout(Some(REPLY_TIME))?;
-    let mut reader = BufReader::new(stream.take(LONGEST));
-    let begun = reader.fill_buf()?;
+    let (mut begun, mut files) = (vec![0; 4096], Vec::new());
+    let length = recv_with_fds(stream.as_fd(), &mut begun, &mut files)?;
+    begun.truncate(length);
     match begun.first() {
-        Some(b'{') => serve_lines(&mut reader, stream, shared),
-        Some(_) => http::serve(stream, begun, &shared.answer),
+        Some(b'{') => serve_lines(&begun, files.pop().map(File::from), stream, shared),
+        Some(_) => http::serve(stream, &begun, &shared.answer),
         None => Ok(()),
     }
 }
 
-fn serve_lines(reader: &mut impl BufRead, stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+/// `begun`: what of the request has been read already; `archive`: the file that came along.
+fn serve_lines(
+    begun: &[u8],
+    mut archive: Option<File>,
+    stream: &UnixStream,
+    shared: &Shared,
+) -> io::Result<()> {
     let mut line = String::new();
-    reader.read_line(&mut line)?;
+    BufReader::new(begun.chain(stream.take(LONGEST))).read_line(&mut line)?;
     let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => return send(stream, &Reply::Error(format!("not understood: {error}"))),
     };
     log::info!("command: {}", line.trim());
     let mut out = BufWriter::new(stream);
-    let done = (shared.answer)(&request, &mut |reply| {
+    let archive = archive.as_mut().map(|file| file as Archive<'_>);
+    let done = (shared.answer)(&request, archive, &mut |reply| {
         write(&mut out, reply)?;
         match reply {
             // They come in crowds.
@@ -232,16 +253,20 @@ pub fn connect(place: &Place) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Sends a request and hands out what comes before its end. Errors: what the instance says, or that it went away.
+/// Sends a request, with the file of an archive where there is one, and hands out what comes before its end. Errors: what the instance
+/// says, or that it went away.
 pub fn ask(
     stream: &UnixStream,
     request: &Request,
+    archive: Option<&File>,
     say: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> anyhow::Result<Done> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
+    let files: Vec<RawFd> = archive.iter().map(|file| file.as_raw_fd()).collect();
+    let sent = send_with_fds(stream.as_fd(), &line, &files)?;
     let mut out = stream;
-    out.write_all(&line)?;
+    out.write_all(line.get(sent..).unwrap_or_default())?;
     for line in BufReader::new(stream).lines() {
         match serde_json::from_str(&line?)? {
             Reply::Done(done) => return Ok(done),
@@ -271,7 +296,7 @@ mod tests {
     fn a_command_is_answered_however_long_the_path_is() {
         let (_temporary, place, _control) = started();
         let stream = connect(&place).unwrap().unwrap();
-        let done = ask(&stream, &Request::Stats, &mut |_| Ok(())).unwrap();
+        let done = ask(&stream, &Request::Stats, None, &mut |_| Ok(())).unwrap();
         let Done::Stats(stats) = done else {
             panic!("{done:?}")
         };

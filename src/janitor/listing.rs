@@ -41,6 +41,8 @@ pub enum Sort {
     Expires,
     /// What was not used for longest first.
     Used,
+    /// What was found most often first.
+    Hits,
 }
 
 /// Takes items as a store finds them and gives those that are to be listed.
@@ -118,6 +120,7 @@ impl<'a> Lister<'a> {
                 Sort::Stored => other.stored.cmp(&one.stored),
                 Sort::Expires => one.expires.cmp(&other.expires),
                 Sort::Used => one.used.cmp(&other.used),
+                Sort::Hits => other.hits.cmp(&one.hits),
             };
             let names = |item: &Item| (item.url.clone(), item.side, item.name.clone());
             order.then_with(|| names(one).cmp(&names(other)))
@@ -146,6 +149,7 @@ mod tests {
             stored: 1000 - expires,
             expires,
             used: Some(expires / 2),
+            hits: Some(size),
         }
     }
 

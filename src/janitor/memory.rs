@@ -8,8 +8,8 @@ use anyhow::Context;
 
 use super::control;
 use super::meeting::{Listening, Meeting};
-use super::operations::Say;
 use super::operations::memory::{Memory, perform};
+use super::operations::{Archive, Say};
 use super::protocol::Request;
 use super::workers::Workers;
 use super::{End, listen};
@@ -66,7 +66,7 @@ fn start(
     let policies = launch.config.policies();
     let (region, limit) = (region.try_clone()?, launch.config.cache.memory);
     let purging = Mutex::new(());
-    let answer = move |request: &Request, say: Say<'_>| {
+    let answer = move |request: &Request, _: Option<Archive<'_>>, say: Say<'_>| {
         let memory = Memory {
             purging: &purging,
             region: Region::open(region.try_clone()?)?,

@@ -45,7 +45,7 @@ use crate::store::disk::{purged, write};
 use crate::sys::clock::monotonic_ms;
 use board::Board;
 use books::{Books, Now, Opened};
-use control::Control;
+use control::{Control, Heard};
 use evict::Bounds;
 use tour::{Scope, Tour};
 use trouble::Trouble;
@@ -243,15 +243,17 @@ impl Janitor {
     /// Everything that may be due, each for a moment. Whether there will soon be more.
     fn pass(&mut self) -> bool {
         let drained = self.books.drain();
-        let waiting = match &self.control {
+        let Heard { waiting, put } = match &self.control {
             Some(control) => control.hear(&mut self.books),
-            None => Vec::new(),
+            None => Heard::default(),
         };
         for name in self.books.take_unknown() {
-            let taken = tour::look_for(&self.place, &name, &mut self.books, &self.region);
-            if let Some(control) = &self.control {
-                control.board().count_purged(taken);
-            }
+            self.look_for(&name);
+        }
+        for (names, reserved) in put {
+            names.iter().for_each(|name| self.look_for(name));
+            // The books have counted what is there.
+            self.region.space().release(reserved);
         }
         let removed = self.make_room();
         self.heed_purges();
@@ -262,6 +264,13 @@ impl Janitor {
             self.want(Scope::All);
         }
         drained > 0 || removed
+    }
+
+    fn look_for(&mut self, name: &Name) {
+        let taken = tour::look_for(&self.place, name, &mut self.books, &self.region);
+        if let Some(control) = &self.control {
+            control.board().count_purged(taken);
+        }
     }
 
     // === room

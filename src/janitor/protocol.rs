@@ -32,13 +32,21 @@ pub enum Request {
         soft: bool,
     },
     PurgeAll,
+    /// Into the descriptor that comes along with it.
+    Export,
+    /// From the descriptor that comes along with it.
+    Import,
 }
 
 /// Any number of `Progress` and `Item`, then one of the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
-    Progress { done: u64, total: u64 },
+    /// A total of 0: nobody knows.
+    Progress {
+        done: u64,
+        total: u64,
+    },
     Item(Item),
     Done(Done),
     Error(String),
@@ -53,6 +61,8 @@ pub enum Done {
     Explained(Explained),
     Verified(Verified),
     Purged(Purged),
+    Exported(Exported),
+    Imported(Imported),
 }
 
 /// On which side of the proxy something was asked for: neither answers requests of the other.
@@ -93,6 +103,8 @@ pub struct Item {
     pub expires: i64,
     /// Last use, to some minutes; null: nobody keeps count of that.
     pub used: Option<i64>,
+    /// How often it was found for a request, as told until some seconds ago; null: nobody counts.
+    pub hits: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -308,6 +320,31 @@ pub struct Purged {
     pub octets: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent: Vec<u16>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Responses in the archive.
+    pub objects: u64,
+    /// Octets of their bodies.
+    pub octets: u64,
+    /// Responses that are left out.
+    pub damaged: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Responses that are there now.
+    pub objects: u64,
+    /// Octets of their bodies.
+    pub octets: u64,
+    /// Left out, as what was there is not older.
+    pub newer: u64,
+    /// Left out, as there was no more room.
+    #[serde(rename = "no-room")]
+    pub no_room: u64,
+    /// Those that were found to be damaged when the archive was made.
+    pub damaged: u64,
 }
 
 impl Side {

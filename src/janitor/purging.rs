@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::aside;
 use crate::cache::{Name, key};
 use crate::shared::Region;
 use crate::store::Fate;
@@ -65,10 +66,7 @@ impl Purging<'_> {
     fn soften(&self, name: &Name, head: &Head, since: i64) -> io::Result<Carried> {
         let hash = key::hash(&head.key);
         let before = self.region.map(|region| region.versions().read(hash));
-        let aside = match self.region {
-            Some(region) => format!("purge-{}", region.space().ticket()),
-            None => "purge".to_owned(),
-        };
+        let aside = aside::name(self.region.map_or(0, |region| region.space().ticket()));
         let softened = write::soften(self.place, name, since, self.generation, aside)?;
         // Whatever was changed meanwhile may have been undone.
         if let (Some(region), Some(before)) = (self.region, before)

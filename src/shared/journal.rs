@@ -73,7 +73,8 @@ pub struct Stored<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
     Stored(Stored<'a>),
-    Used(Name),
+    /// So many times since this was told last.
+    Used(Name, u32),
     Removed(Name),
 }
 
@@ -99,10 +100,10 @@ impl Journal {
             Entry::Stored(stored) if stored.key.len() > MAX_KEY => usize::MAX,
             Entry::Stored(stored) => long(stored.key.len()),
             Entry::Removed(_) => SHORT,
-            Entry::Used(_) => SHORT + KEPT,
+            Entry::Used(..) => SHORT + KEPT,
         };
         if wanted > room {
-            if !matches!(entry, Entry::Used(_)) {
+            if !matches!(entry, Entry::Used(..)) {
                 self.lost.store(1, Release);
             }
             return false;
@@ -114,7 +115,9 @@ impl Journal {
         };
         match entry {
             Entry::Stored(stored) => put_stored(stored, put),
-            Entry::Used(name) => put_short(code::USED, name, &mut put),
+            Entry::Used(name, times) => {
+                put_short(code::USED | u64::from(*times) << 32, name, &mut put);
+            }
             Entry::Removed(name) => put_short(code::REMOVED, name, &mut put),
         }
         self.written.store(at, Release);
@@ -214,7 +217,7 @@ impl Journal {
         let head = word(0);
         let name = name_of([word(1), word(2), word(3)]);
         match head & 15 {
-            code::USED => return Some((Entry::Used(name), SHORT)),
+            code::USED => return Some((Entry::Used(name, (head >> 32) as u32), SHORT)),
             code::REMOVED => return Some((Entry::Removed(name), SHORT)),
             code::STORED => {}
             _ => return None,
@@ -293,7 +296,7 @@ mod tests {
             let key: Vec<u8> = (0..length).collect();
             let entries = [
                 Entry::Stored(stored(&key)),
-                Entry::Used(name),
+                Entry::Used(name, u32::MAX),
                 Entry::Removed(name),
             ];
             assert!(entries.iter().all(|entry| journal.push(entry)));
@@ -336,7 +339,7 @@ mod tests {
         let (region, _fd) = Region::create(1).unwrap();
         let journal = region.journal(0);
         let name = Name::of(b"x");
-        while journal.push(&Entry::Used(name)) {}
+        while journal.push(&Entry::Used(name, 1)) {}
         assert!(!journal.take_lost(), "a use is no loss");
         assert!(journal.push(&Entry::Stored(stored(b"there is room for it"))));
         while journal.push(&Entry::Removed(name)) {}
@@ -345,7 +348,7 @@ mod tests {
         let count = journal.drain(&mut position, usize::MAX, |_| ());
         assert!(count > WORDS / 5 && journal.is_read(position));
         journal.settle(position);
-        assert!(journal.push(&Entry::Used(name)));
+        assert!(journal.push(&Entry::Used(name, 1)));
         assert!(!journal.push(&Entry::Stored(stored(&[0; MAX_KEY + 1]))));
         assert!(journal.take_lost());
     }
@@ -368,7 +371,7 @@ mod tests {
             assert_eq!(journal.drain(&mut position, 9, |_| ()), 0);
             assert!(journal.take_lost() && journal.is_read(position));
             journal.settle(position);
-            assert!(journal.push(&Entry::Used(Name::of(b"y"))));
+            assert!(journal.push(&Entry::Used(Name::of(b"y"), 1)));
             assert_eq!(journal.drain(&mut position, 9, |_| ()), 1);
             journal.settle(position);
         }

@@ -309,7 +309,7 @@ mod tests {
         far.counters(3).add(Counter::Accepted, 2);
         assert_eq!(near.total(Counter::Accepted), 3);
 
-        far.journal(2).push(&Entry::Used(Default::default()));
+        far.journal(2).push(&Entry::Used(Default::default(), 1));
         assert!(!near.journal(2).is_read(near.journal(2).begin()));
         far.space().raise_generation(7);
         assert_eq!(near.space().generation(), 7);

@@ -5,6 +5,7 @@
 //! Vary, and forgets. What may have to wait for a disk is `async`, and then other connections go on. The exchange
 //! calls it.
 
+pub mod archive;
 pub mod asked;
 mod body;
 #[cfg(test)]

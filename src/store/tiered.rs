@@ -113,6 +113,7 @@ impl<C: Coherence + 'static> Tiered<C> {
     /// Now and then: closes files that have been removed, and looks whether the directory is still where it was.
     pub async fn look_after(&self) {
         self.inner.files.iter().for_each(Hot::sweep);
+        self.inner.disk.tell_rest();
         // One look at a time, however long the disk takes for it.
         if !self.inner.looking.replace(true) {
             self.inner.disk.open_again().await;

@@ -265,13 +265,13 @@ fn use_is_remembered_coarsely() {
     let began = books.now.unix;
     for _ in 0..4 {
         books.now.unix += i64::from(COARSE) / 2;
-        world.tell(&Record::Used(Name::of(b"a")));
+        world.tell(&Record::Used(Name::of(b"a"), 2));
         books.drain();
     }
     let written = books.pending.len();
     assert!((1..=2).contains(&written), "{written}");
     books.now.unix = began - 1_000_000;
-    world.tell(&Record::Used(Name::of(b"a")));
+    world.tell(&Record::Used(Name::of(b"a"), 2));
     books.drain();
     let used = books.ledger.get(&Name::of(b"a")).unwrap().used;
     assert_eq!(
@@ -279,7 +279,7 @@ fn use_is_remembered_coarsely() {
         began + 2 * i64::from(COARSE),
         "clocks that go back change nothing"
     );
-    world.tell(&Record::Used(Name::of(b"unknown")));
+    world.tell(&Record::Used(Name::of(b"unknown"), 1));
     books.drain();
     assert_eq!(books.take_unknown(), [Name::of(b"unknown")]);
 }

@@ -9,6 +9,9 @@ use crate::sys::files::boot;
 const BATCH: usize = 1000;
 /// How long changes wait for others.
 const WAIT_MS: u64 = 1000;
+/// How long the number of hits is only in memory, and of how many rows at most.
+const HITS_MS: u64 = 30_000;
+const MOST_HITS: usize = 20_000;
 /// Until a catalogue that could not be written is tried again.
 const RETRY_MS: u64 = 5_000;
 /// Changes that are kept for a catalogue that cannot be written; beyond, the files are read again.
@@ -153,6 +156,13 @@ impl Books {
     /// Writes what has changed, when it is time or (`at_once`) anyway.
     pub(in crate::janitor) fn commit(&mut self, at_once: bool) {
         let now = self.now;
+        if at_once || now.ms >= self.hits_since + HITS_MS || self.hits.len() >= MOST_HITS {
+            self.hits_since = now.ms;
+            let hits = std::mem::take(&mut self.hits);
+            for (id, hits) in hits {
+                self.change(Change::Hits { id, hits });
+            }
+        }
         if self.failing_since.is_some() && now.ms < self.retry_at && !at_once {
             if self.pending.len() > MOST_WAITING {
                 self.pending = Vec::new();
@@ -232,6 +242,7 @@ impl Books {
         catalogue.write_through(&[(Fact::Clean, 0), (Fact::Boot, boot_id())])?;
         self.catalogue = Some(catalogue);
         self.pending.clear();
+        self.hits.clear();
         self.ledger.forget_rows();
         self.last_row = 0;
         self.wants_tour = true;

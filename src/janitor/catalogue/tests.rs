@@ -27,6 +27,7 @@ fn row(n: u32) -> Row {
         stored: 1_790_000_000,
         expires: -1,
         used: 1_790_000_001,
+        hits: 0,
         key,
     }
 }
@@ -55,7 +56,9 @@ fn rows_and_facts_come_back_as_they_were_written() {
     let changes = [
         Change::Used { id: 1, used: 7 },
         Change::Remove { id: 2 },
+        Change::Hits { id: 3, hits: 4 },
         Change::Put(Row { kib: 9, ..row(2) }),
+        Change::Hits { id: 3, hits: 5 },
         Change::Remove { id: 99 },
     ];
     catalogue.write(&changes, &[(Fact::Octets, 5)]).unwrap();
@@ -72,7 +75,14 @@ fn rows_and_facts_come_back_as_they_were_written() {
             true
         })
         .unwrap();
-    let mut expected = vec![Row { used: 7, ..row(0) }, Row { kib: 9, ..row(2) }];
+    let mut expected = vec![
+        Row { used: 7, ..row(0) },
+        Row {
+            kib: 9,
+            hits: 9,
+            ..row(2)
+        },
+    ];
     expected.extend((3..10).map(row));
     assert_eq!(rows, expected);
     let totals = reader.totals().unwrap();

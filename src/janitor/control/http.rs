@@ -22,6 +22,7 @@ use crate::http::{
 };
 use crate::janitor::operations::NotHere;
 use crate::janitor::protocol::{Done, Reply, Request};
+use crate::store::archive::ArchiveError;
 use crate::sys::clock::unix_seconds;
 
 /// Octets of a request's body.
@@ -30,6 +31,7 @@ const MAX_BODY: usize = 64 << 10;
 const PIECE: usize = 16 << 10;
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
+const ARCHIVE: &str = "application/octet-stream";
 
 /// What is answered instead of what was asked for.
 struct Refused {
@@ -46,12 +48,15 @@ pub(super) fn serve(stream: &UnixStream, begun: &[u8], answer: &Answer) -> io::R
         stream,
         until: Instant::now() + REQUEST_TIME,
         buffer: begun.to_vec(),
+        archive: None,
     };
     let mut head = RequestHead::new();
     let asked = incoming.read(&mut head)?;
     let mut out = Outgoing::new(stream, &head);
     match asked {
         Ok(Asked::Index) => out.whole(200, &json!({ "resources": resources::index() }))?,
+        Ok(Asked::Request(Request::Export)) => export(answer, &mut out)?,
+        Ok(Asked::Request(Request::Import)) => import(answer, &mut incoming, &mut out)?,
         Ok(Asked::Request(request)) => perform(&request, answer, &mut out)?,
         Err(refused) => out.refuse(refused)?,
     }
@@ -82,6 +87,8 @@ struct Incoming<'a> {
     until: Instant,
     /// What has come and is not dealt with.
     buffer: Vec<u8>,
+    /// Of a body that is read while it is dealt with.
+    archive: Option<Decoder>,
 }
 
 impl Incoming<'_> {
@@ -129,20 +136,18 @@ impl Incoming<'_> {
     ) -> io::Result<Result<Vec<u8>, Refused>> {
         let too_large = || Refused::new(413, format!("a body has at most {MAX_BODY} octets"));
         let mut decoder = Decoder::new(framing);
+        if resources::takes_archive(&head.method, &head.target) {
+            self.go_on(head, &decoder)?;
+            self.archive = Some(decoder);
+            return Ok(Ok(Vec::new()));
+        }
         if decoder
             .remaining()
             .is_some_and(|left| left > MAX_BODY as u64)
         {
             return Ok(Err(too_large()));
         }
-        // RFC 9110 10.1.1: "Upon receiving an HTTP/1.1 (or later) request that has a method, target URI, and complete header
-        // section that contains a 100-continue expectation and indicates that request content will follow, an origin server
-        // MUST send either [...] an immediate response with a final status code [...] or an immediate 100 (Continue)"
-        let expects = head.headers.has_token("expect", "100-continue");
-        if expects && head.version == Version::Http11 && !decoder.is_done() {
-            let mut stream = self.stream;
-            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        }
+        self.go_on(head, &decoder)?;
         let mut body = Vec::new();
         while !decoder.is_done() {
             let step = match decoder.decode(&self.buffer) {
@@ -160,6 +165,18 @@ impl Incoming<'_> {
             }
         }
         Ok(Ok(body))
+    }
+
+    fn go_on(&self, head: &RequestHead, decoder: &Decoder) -> io::Result<()> {
+        // RFC 9110 10.1.1: "Upon receiving an HTTP/1.1 (or later) request that has a method, target URI, and complete header
+        // section that contains a 100-continue expectation and indicates that request content will follow, an origin server
+        // MUST send either [...] an immediate response with a final status code [...] or an immediate 100 (Continue)"
+        let expects = head.headers.has_token("expect", "100-continue");
+        if expects && head.version == Version::Http11 && !decoder.is_done() {
+            let mut stream = self.stream;
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        Ok(())
     }
 
     fn more(&mut self) -> io::Result<()> {
@@ -181,6 +198,57 @@ impl Incoming<'_> {
     }
 }
 
+/// The archive in the body of a request, which may take as long as it likes while it comes.
+struct Body<'a, 'b> {
+    incoming: &'a mut Incoming<'b>,
+    decoder: Decoder,
+    /// Octets of it that lie ready, at the beginning of what has come, and of the framing behind them.
+    ready: usize,
+    framing: usize,
+}
+
+impl Read for Body<'_, '_> {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        while self.ready == 0 {
+            self.incoming
+                .buffer
+                .drain(..std::mem::take(&mut self.framing));
+            if self.decoder.is_done() {
+                return Ok(0);
+            }
+            let step = self
+                .decoder
+                .decode(&self.incoming.buffer)
+                .map_err(io::Error::other)?;
+            self.incoming.buffer.drain(..step.data.start);
+            self.ready = step.data.len();
+            self.framing = step.consumed - step.data.end;
+            if step.consumed == 0 && !step.done {
+                self.incoming.until = Instant::now() + REQUEST_TIME;
+                self.incoming.more()?;
+            }
+        }
+        let length = self.ready.min(octets.len());
+        let ready = self.incoming.buffer.drain(..length);
+        octets
+            .iter_mut()
+            .zip(ready)
+            .for_each(|(to, from)| *to = from);
+        self.ready -= length;
+        Ok(length)
+    }
+}
+
+impl Write for Body<'_, '_> {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Refused {
     fn new(status: u16, why: impl Into<String>) -> Refused {
         Refused {
@@ -189,6 +257,17 @@ impl Refused {
             fields: Headers::new(),
             resources: None,
         }
+    }
+
+    fn of(error: &anyhow::Error) -> Refused {
+        let status = if error.is::<NotHere>() {
+            501
+        } else if error.is::<ArchiveError>() {
+            400
+        } else {
+            500
+        };
+        Refused::new(status, format!("{error:#}"))
     }
 }
 
@@ -221,10 +300,10 @@ fn perform(request: &Request, answer: &Answer, out: &mut Outgoing<'_>) -> io::Re
     if comes_in_lines && out.is_head {
         return out.begin();
     }
-    let done = answer(request, &mut |reply| match reply {
+    let done = answer(request, None, &mut |reply| match reply {
         Reply::Item(item) => out.line(item),
         // Somebody may be watching it.
-        Reply::Progress { .. } if comes_in_lines => out.line(reply).and_then(|()| out.flush()),
+        Reply::Progress { .. } if comes_in_lines => out.line(reply).and_then(|()| out.send()),
         _ => Ok(()),
     });
     match done {
@@ -238,15 +317,43 @@ fn perform(request: &Request, answer: &Answer, out: &mut Outgoing<'_>) -> io::Re
         // It cannot be taken back: what ends without its last chunk is seen not to be complete.
         Err(error) if out.has_begun => {
             out.line(&Reply::Error(format!("{error:#}")))?;
-            out.flush()
+            out.send()
         }
-        Err(error) => {
-            let status = match error.is::<NotHere>() {
-                true => 501,
-                false => 500,
-            };
-            out.refuse(Refused::new(status, format!("{error:#}")))
+        Err(error) => out.refuse(Refused::of(&error)),
+    }
+}
+
+fn export(answer: &Answer, out: &mut Outgoing<'_>) -> io::Result<()> {
+    log::info!("command over HTTP: export");
+    out.kind = ARCHIVE;
+    if out.is_head {
+        return out.begin();
+    }
+    match answer(&Request::Export, Some(out), &mut |_| Ok(())) {
+        Ok(_) => out.finish(),
+        // As with lists.
+        Err(error) if out.has_begun => {
+            log::warn!("an export has not come to its end: {error:#}");
+            Ok(())
         }
+        Err(error) => out.refuse(Refused::of(&error)),
+    }
+}
+
+fn import(answer: &Answer, incoming: &mut Incoming<'_>, out: &mut Outgoing<'_>) -> io::Result<()> {
+    log::info!("command over HTTP: import");
+    let Some(decoder) = incoming.archive.take() else {
+        return out.refuse(Refused::new(400, "there is no archive"));
+    };
+    let mut body = Body {
+        incoming,
+        decoder,
+        ready: 0,
+        framing: 0,
+    };
+    match answer(&Request::Import, Some(&mut body), &mut |_| Ok(())) {
+        Ok(done) => out.done(&done),
+        Err(error) => out.refuse(Refused::of(&error)),
     }
 }
 
@@ -265,7 +372,9 @@ struct Outgoing<'a> {
     encoder: Encoder,
     is_chunked: bool,
     has_begun: bool,
-    /// Lines that are not sent yet.
+    /// The media type of what comes in pieces.
+    kind: &'static str,
+    /// What is not sent yet.
     lines: Vec<u8>,
 }
 
@@ -281,6 +390,7 @@ impl Outgoing<'_> {
             }),
             is_chunked,
             has_begun: false,
+            kind: LINES,
             lines: Vec::new(),
         }
     }
@@ -295,6 +405,8 @@ impl Outgoing<'_> {
             Done::Purged(it) => self.whole(200, it),
             Done::Verified(it) => self.whole(200, it),
             Done::Listed(it) => self.whole(200, it),
+            Done::Exported(it) => self.whole(200, it),
+            Done::Imported(it) => self.whole(200, it),
         }
     }
 
@@ -334,19 +446,19 @@ impl Outgoing<'_> {
         if self.is_chunked {
             fields.push("Transfer-Encoding", b"chunked");
         }
-        self.stream.write_all(&head(200, LINES, &fields))
+        self.stream.write_all(&head(200, self.kind, &fields))
     }
 
     fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.lines, value)?;
         self.lines.push(b'\n');
         match self.lines.len() >= PIECE {
-            true => self.flush(),
+            true => self.send(),
             false => Ok(()),
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn send(&mut self) -> io::Result<()> {
         if !self.has_begun {
             self.begin()?;
         }
@@ -358,10 +470,30 @@ impl Outgoing<'_> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.flush()?;
+        self.send()?;
         let mut octets = Vec::new();
         self.encoder.end(&mut octets).map_err(io::Error::other)?;
         self.stream.write_all(&octets)
+    }
+}
+
+impl Write for Outgoing<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.lines.extend_from_slice(octets);
+        if self.lines.len() >= PIECE {
+            self.send()?;
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}
+
+impl Read for Outgoing<'_> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -63,7 +63,9 @@ pub(super) enum Asked {
     Request(Request),
 }
 
-static RESOURCES: [Resource; 7] = [
+const IMPORT: &str = "/cache/import";
+
+static RESOURCES: [Resource; 9] = [
     Resource {
         path: "/cache",
         method: Method::Get,
@@ -131,6 +133,20 @@ static RESOURCES: [Resource; 7] = [
         ],
         what: "removes what is kept of a URL, of many, or everything",
     },
+    Resource {
+        path: "/cache/export",
+        method: Method::Get,
+        does: Some("export"),
+        parameters: &[],
+        what: "everything that is kept, as one file",
+    },
+    Resource {
+        path: IMPORT,
+        method: Method::Post,
+        does: Some("import"),
+        parameters: &[],
+        what: "puts what such a file has where it is missing, or older",
+    },
 ];
 
 const fn parameter(name: &'static str, kind: Kind) -> Parameter {
@@ -139,6 +155,11 @@ const fn parameter(name: &'static str, kind: Kind) -> Parameter {
 
 const fn called(name: &'static str, field: &'static str, kind: Kind) -> Parameter {
     Parameter { name, field, kind }
+}
+
+/// Whether the body is an archive, of any length, and none of ours.
+pub(super) fn takes_archive(method: &Method, target: &[u8]) -> bool {
+    *method == Method::Post && target == IMPORT.as_bytes()
 }
 
 /// The resources and their parameters, as JSON.
@@ -360,7 +381,11 @@ fn complete(request: &mut Request) -> Result<(), String> {
             }
             what.matcher().map(drop).map_err(anyhow::Error::from)
         }
-        Request::Stats | Request::Verify | Request::PurgeAll => Ok(()),
+        Request::Stats
+        | Request::Verify
+        | Request::PurgeAll
+        | Request::Export
+        | Request::Import => Ok(()),
     };
     checked.map_err(|error| format!("{error:#}"))
 }

@@ -147,6 +147,7 @@ fn item(row: Row) -> Item {
         stored: row.stored,
         expires: row.expires,
         used: Some(row.used),
+        hits: Some(row.hits),
     }
 }
 

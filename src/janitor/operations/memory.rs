@@ -53,6 +53,10 @@ pub fn perform(request: &Request, memory: &Memory<'_>, say: Say<'_>) -> anyhow::
         }
         Request::Purge { what, soft } => purge(memory, what, *soft).map(Done::Purged),
         Request::PurgeAll => purge_all(memory).map(Done::Purged),
+        Request::Export | Request::Import => {
+            let why = "this instance keeps responses in memory alone, for as long as it runs; `baton cache warm` fills it";
+            Err(NotHere(why).into())
+        }
     }
 }
 
@@ -165,6 +169,7 @@ fn item(shared: &Shared, now: i64) -> Item {
         stored: stored.times.response,
         expires: now + stored.remaining(now),
         used: None,
+        hits: None,
     }
 }
 

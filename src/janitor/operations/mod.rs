@@ -6,6 +6,8 @@
 //! and the command line call it.
 
 mod explain;
+mod export;
+mod import;
 mod list;
 pub mod memory;
 pub mod postgres;
@@ -15,9 +17,12 @@ mod show;
 mod verify;
 
 use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
+
+use anyhow::Context;
 
 use super::board::Board;
 use super::catalogue::{Catalogue, CatalogueError, Change, Reader};
@@ -49,6 +54,8 @@ pub struct Instance {
 pub enum Note {
     /// Head files are gone.
     Removed(Vec<Name>),
+    /// Head files have come; so many octets have been taken from the account for them.
+    Put { names: Vec<Name>, reserved: u64 },
     /// Says when the catalogue has everything that has happened until now.
     BringUpToDate(Sender<()>),
 }
@@ -87,8 +94,27 @@ pub fn normal_prefix(text: &str) -> String {
 /// Takes what comes before the end. An error ends the operation: nobody listens any more.
 pub type Say<'a> = &'a mut dyn FnMut(&Reply) -> std::io::Result<()>;
 
-/// Does what is asked. Errors: the directory cannot be read or written, or the URL is none.
-pub fn perform(request: &Request, ground: &Ground<'_>, say: Say<'_>) -> anyhow::Result<Done> {
+/// What an archive is read from, or written to.
+pub type Archive<'a> = &'a mut dyn Transfer;
+
+pub trait Transfer: Read + Write {}
+
+impl<T: Read + Write> Transfer for T {}
+
+/// Errors: none came along.
+fn opened(archive: Option<Archive<'_>>) -> anyhow::Result<Archive<'_>> {
+    archive.context(
+        "an open file has to come along with that: `baton cache export` and `import` send one",
+    )
+}
+
+/// Does what is asked. `archive`: for `Export` and `Import`. Errors: the directory cannot be read or written, the URL is none, or the archive is.
+pub fn perform(
+    request: &Request,
+    ground: &Ground<'_>,
+    archive: Option<Archive<'_>>,
+    say: Say<'_>,
+) -> anyhow::Result<Done> {
     match request {
         Request::Stats => list::stats(ground).map(|stats| Done::Stats(Box::new(stats))),
         Request::Ls(listing) => list::ls(ground, listing, say).map(Done::Listed),
@@ -101,6 +127,8 @@ pub fn perform(request: &Request, ground: &Ground<'_>, say: Say<'_>) -> anyhow::
         Request::Verify => verify::verify(ground, say).map(Done::Verified),
         Request::Purge { what, soft } => purge::purge(ground, what, *soft, say).map(Done::Purged),
         Request::PurgeAll => purge::purge_all(ground, say).map(Done::Purged),
+        Request::Export => export::export(ground, archive, say).map(Done::Exported),
+        Request::Import => import::import(ground, archive, say).map(Done::Imported),
     }
 }
 
@@ -110,7 +138,7 @@ impl Request {
     pub fn changes_files(&self) -> bool {
         matches!(
             self,
-            Request::Verify | Request::Purge { .. } | Request::PurgeAll
+            Request::Verify | Request::Purge { .. } | Request::PurgeAll | Request::Import
         )
     }
 }

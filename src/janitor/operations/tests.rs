@@ -45,7 +45,7 @@ fn at_rest(place: &Place, request: &Request) -> Done {
         instance: None,
         policies: &Policies::default(),
     };
-    perform(request, &ground, &mut |_| Ok(())).unwrap()
+    perform(request, &ground, None, &mut |_| Ok(())).unwrap()
 }
 
 fn files(place: &Place) -> usize {
@@ -205,6 +205,9 @@ fn without_a_catalogue_there_are_still_figures() {
         instance: None,
         policies: &Policies::default(),
     };
-    let error = perform(&Request::Ls(Listing::default()), &ground, &mut |_| Ok(())).unwrap_err();
+    let error = perform(&Request::Ls(Listing::default()), &ground, None, &mut |_| {
+        Ok(())
+    })
+    .unwrap_err();
     assert!(format!("{error:#}").contains("catalogue"), "{error:#}");
 }

@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 
 use super::control;
 use super::meeting::{Listening, Meeting};
-use super::operations::Say;
 use super::operations::postgres::{Database, Instance, perform};
+use super::operations::{Archive, Say};
 use super::protocol::Request;
 use super::{End, listen};
 use crate::config::{Launch, Postgres};
@@ -110,7 +110,7 @@ fn start(
     let holder = super::memory::holder(launch, since);
     let (server, region) = (server.clone(), region.try_clone()?);
     let (policies, max_size) = (launch.config.policies(), launch.config.cache.max_size);
-    let answer = move |request: &Request, say: Say<'_>| {
+    let answer = move |request: &Request, archive: Option<Archive<'_>>, say: Say<'_>| {
         let database = Database {
             server: &server,
             policies: &policies,
@@ -120,7 +120,7 @@ fn start(
                 holder: &holder,
             }),
         };
-        perform(request, &database, say)
+        perform(request, &database, archive, say)
     };
     control::listen(listener, Box::new(answer))?;
     Ok(listening)

@@ -16,15 +16,18 @@ mod trouble;
 pub mod write;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI64, AtomicU32};
 
 use super::{Known, NotKept};
 use crate::cache::Name;
 use crate::http::Headers;
-use crate::shared::{Counter, Entry, Region, Stored as StoredEntry};
+use crate::shared::{Counter, Entry, Kind, Region, Stored as StoredEntry};
 use crate::sys::clock;
 use crate::sys::files::Access;
 use elsewhere::Elsewhere;
@@ -35,6 +38,10 @@ use write::{Done, New};
 
 /// How long a use is remembered before it is worth telling again, in seconds.
 const USE_TOLD: i64 = 60;
+/// How long what was used again meanwhile waits to be told, in seconds, how many do, and how many are told at once.
+const UNTOLD: i64 = 10;
+const MOST_UNTOLD: usize = 20_000;
+const UNTOLD_AT_ONCE: usize = 1_000;
 
 /// Where an object is on the disk.
 #[derive(Clone, Debug)]
@@ -42,8 +49,17 @@ pub struct OnDisk {
     pub name: Name,
     /// Of a variant: the number of the list that leads to it.
     pub list: Option<u64>,
-    /// When the janitor was last told that it is used.
-    told: Cell<i64>,
+    uses: Arc<Uses>,
+}
+
+/// How often an object was found that is not told yet. Only the loop of its worker counts.
+#[derive(Debug)]
+struct Uses {
+    name: Name,
+    is_variant: bool,
+    count: AtomicU32,
+    /// When the janitor was last told.
+    told: AtomicI64,
 }
 
 impl OnDisk {
@@ -51,7 +67,12 @@ impl OnDisk {
         OnDisk {
             name,
             list,
-            told: Cell::new(0),
+            uses: Arc::new(Uses {
+                name,
+                is_variant: list.is_some(),
+                count: AtomicU32::new(0),
+                told: AtomicI64::new(0),
+            }),
         }
     }
 }
@@ -68,6 +89,8 @@ pub struct Disk {
     elsewhere: Elsewhere,
     trouble: Trouble,
     buffer: Cell<Vec<u8>>,
+    /// In the order in which they were used.
+    untold: RefCell<VecDeque<(i64, Arc<Uses>)>>,
 }
 
 /// Octets taken from the disk's account until their files are told of.
@@ -91,6 +114,7 @@ impl Disk {
             elsewhere: Elsewhere::default(),
             trouble: Trouble::default(),
             buffer: Cell::default(),
+            untold: RefCell::default(),
         };
         match Place::open(path) {
             Ok(place) => *disk.place.borrow_mut() = Some(Arc::new(place)),
@@ -230,19 +254,46 @@ impl Disk {
 
     /// An object has been used; the janitor is told now and then.
     pub fn used(&self, on_disk: &OnDisk) {
+        let uses = &on_disk.uses;
+        let count = uses.count.load(Relaxed).saturating_add(1);
+        uses.count.store(count, Relaxed);
         let now = clock::unix_seconds();
-        if (now - on_disk.told.get()).abs() < USE_TOLD {
-            return;
+        if (now - uses.told.load(Relaxed)).abs() >= USE_TOLD {
+            self.tell_uses(uses, now);
+        } else if count == 1 {
+            let mut untold = self.untold.borrow_mut();
+            if untold.len() < MOST_UNTOLD {
+                untold.push_back((now, uses.clone()));
+            }
         }
-        on_disk.told.set(now);
+    }
+
+    /// Now and then: tells what was used lately and would have to be used again to be told.
+    pub fn tell_rest(&self) {
+        let now = clock::unix_seconds();
+        for _ in 0..UNTOLD_AT_ONCE {
+            let mut untold = self.untold.borrow_mut();
+            match untold.front() {
+                Some((since, _)) if (now - since).abs() >= UNTOLD => {}
+                _ => return,
+            }
+            if let Some((_, uses)) = untold.pop_front()
+                && uses.count.load(Relaxed) > 0
+            {
+                self.tell_uses(&uses, now);
+            }
+        }
+    }
+
+    fn tell_uses(&self, uses: &Uses, now: i64) {
+        uses.told.store(now, Relaxed);
         let journal = self.region.journal(self.worker);
-        journal.push(&Entry::Used(on_disk.name));
-        if on_disk.list.is_some() {
-            let list = Name {
-                variant: [0; 8],
-                ..on_disk.name
-            };
-            journal.push(&Entry::Used(list));
+        // Where the janitor is behind, it is told with the next ones.
+        if journal.push(&Entry::Used(uses.name, uses.count.load(Relaxed))) {
+            uses.count.store(0, Relaxed);
+        }
+        if uses.is_variant {
+            journal.push(&Entry::Used(uses.name.of_base(), 0));
         }
     }
 
@@ -355,12 +406,17 @@ impl Disk {
         let at = clock::unix_seconds();
         for written in &done.written {
             self.region.filter().add(&written.name);
+            // A list is no response.
+            let (status, length) = match written.kind {
+                Kind::List => (0, 0),
+                _ => (stored.status, done.kept.stored.body_len),
+            };
             journal.push(&Entry::Stored(StoredEntry {
                 name: written.name,
                 kind: written.kind,
                 key,
-                status: stored.status,
-                length: done.kept.stored.body_len,
+                status,
+                length,
                 kib: u32::try_from(written.octets / 1024).unwrap_or(u32::MAX),
                 expires: at + stored.remaining(at),
                 at,

@@ -7,6 +7,7 @@
 //! (`shared::Distant`): nobody here finds it until the database has been told.
 
 mod filling;
+pub mod intake;
 mod lease;
 mod link;
 mod rows;

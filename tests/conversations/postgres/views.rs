@@ -2,20 +2,7 @@
 
 use super::start;
 use crate::support::origin::ok;
-use crate::support::{Origin, PostgresServer, eventually};
-
-/// The statements of all SQL examples about PostgreSQL.
-fn examples() -> Vec<String> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/stores.md");
-    let text = std::fs::read_to_string(path).unwrap();
-    let (_, text) = text.split_once("\n## PostgreSQL\n").unwrap();
-    let section = text.split("\n## ").next().unwrap();
-    let blocks = section.split("```sql\n").skip(1);
-    let code = blocks.flat_map(|block| block.split("```").next().unwrap().split(';'));
-    code.map(|one| one.trim().to_owned())
-        .filter(|one| !one.is_empty())
-        .collect()
-}
+use crate::support::{Origin, PostgresServer, eventually, examples};
 
 #[test]
 fn each_example_of_the_documentation_finds_something() {
@@ -35,7 +22,7 @@ fn each_example_of_the_documentation_finds_something() {
             client.get(target).is_hit().then_some(())
         });
     }
-    let examples = examples();
+    let examples = examples("PostgreSQL");
     assert!(examples.len() >= 7, "{examples:?}");
     for example in &examples {
         let count = format!("SELECT count(*) FROM ({example}) AS example");

@@ -2,6 +2,7 @@
 
 pub mod baton;
 pub mod client;
+pub mod documentation;
 pub mod ended;
 pub mod gate;
 pub mod origin;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use baton::Baton;
 pub use client::{Client, Response};
+pub use documentation::examples;
 pub use ended::Ended;
 pub use gate::Gate;
 pub use origin::{Origin, Request};

@@ -23,7 +23,7 @@ const SESSIONS: &str = "\
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'baton janitor'";
 const ROWS: &str = "\
     SELECT id, key, name, variant, status, length, size, answered, least(floor(extract(epoch FROM expires))::bigint, outdated), \
-    floor(extract(epoch FROM used))::bigint, tags && $3 FROM baton_objects \
+    floor(extract(epoch FROM used))::bigint, tags && $3, hits FROM baton_objects \
     WHERE id > $1 AND generation = (SELECT generation FROM baton_counter) ORDER BY id LIMIT $2";
 
 pub(super) fn stats(ground: &mut Ground<'_>) -> anyhow::Result<Stats> {
@@ -116,6 +116,7 @@ fn item(row: &postgres::Row, key: &[u8]) -> Result<Item, postgres::Error> {
         stored: number(7)?,
         expires: number(8)?,
         used: Some(number(9)?),
+        hits: Some(number(11)?.cast_unsigned()),
     })
 }
 

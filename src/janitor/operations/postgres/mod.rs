@@ -3,6 +3,8 @@
 //! The process of a command does it, where no instance has to run, and the janitor of an instance, over its control socket: the
 //! same code over a session of its own. What is changed here all nodes hear of, as they do of each other's changes.
 
+mod export;
+mod import;
 mod list;
 mod purge;
 mod sets;
@@ -16,7 +18,7 @@ use anyhow::{Context, anyhow, bail};
 use postgres::Client;
 use postgres::error::SqlState;
 
-use super::Say;
+use super::{Archive, Say};
 use crate::cache::Policies;
 use crate::janitor::protocol::{Done, Request};
 use crate::shared::Region;
@@ -51,8 +53,13 @@ struct Ground<'a> {
 }
 
 /// Does what is asked. Errors: the database does not answer or refuses, its tables are not there, or the URL is none.
-pub fn perform(request: &Request, database: &Database<'_>, say: Say<'_>) -> anyhow::Result<Done> {
-    let done = connect(database).and_then(|mut ground| answer(request, &mut ground, say));
+pub fn perform(
+    request: &Request,
+    database: &Database<'_>,
+    archive: Option<Archive<'_>>,
+    say: Say<'_>,
+) -> anyhow::Result<Done> {
+    let done = connect(database).and_then(|mut ground| answer(request, &mut ground, archive, say));
     done.map_err(|error| match error.downcast_ref::<postgres::Error>() {
         Some(failed) => anyhow!(
             "the database at {} fails: {}",
@@ -63,7 +70,12 @@ pub fn perform(request: &Request, database: &Database<'_>, say: Say<'_>) -> anyh
     })
 }
 
-fn answer(request: &Request, ground: &mut Ground<'_>, say: Say<'_>) -> anyhow::Result<Done> {
+fn answer(
+    request: &Request,
+    ground: &mut Ground<'_>,
+    archive: Option<Archive<'_>>,
+    say: Say<'_>,
+) -> anyhow::Result<Done> {
     match request {
         Request::Stats => list::stats(ground).map(|stats| Done::Stats(Box::new(stats))),
         Request::Ls(listing) => list::ls(ground, listing, say).map(Done::Listed),
@@ -76,6 +88,8 @@ fn answer(request: &Request, ground: &mut Ground<'_>, say: Say<'_>) -> anyhow::R
         Request::Verify => verify::verify(ground, say).map(Done::Verified),
         Request::Purge { what, soft } => purge::purge(ground, what, *soft).map(Done::Purged),
         Request::PurgeAll => purge::purge_all(ground, say).map(Done::Purged),
+        Request::Export => export::export(ground, archive, say).map(Done::Exported),
+        Request::Import => import::import(ground, archive, say).map(Done::Imported),
     }
 }
 

@@ -13,23 +13,24 @@ use crate::store::disk::format::{Content, FormatError, Head, Kept};
 use crate::store::postgres::{PIECE_SIZE, Sums, name_of};
 
 /// Heads read at once.
-const PAGE: i64 = 200;
+pub(super) const PAGE: i64 = 200;
 /// Damaged objects that are named.
 const MOST_NAMED: usize = 1000;
 
-const COUNT: &str = "SELECT count(*) FROM baton_objects";
-const ROWS: &str = "\
+pub(super) const COUNT: &str = "SELECT count(*) FROM baton_objects";
+pub(super) const ROWS: &str = "\
     SELECT id, edition, name, variant, key, head, length, checksum, pieces, \
-    generation IS DISTINCT FROM (SELECT generation FROM baton_counter) FROM baton_objects WHERE id > $1 ORDER BY id LIMIT $2";
-const BODY: &str = "SELECT body FROM baton_objects WHERE id = $1 AND pieces = 0";
-const PIECE: &str = "SELECT octets FROM baton_pieces WHERE object_id = $1 AND number = $2";
+    generation IS DISTINCT FROM (SELECT generation FROM baton_counter), outdated FROM baton_objects WHERE id > $1 ORDER BY id LIMIT $2";
+pub(super) const BODY: &str = "SELECT body FROM baton_objects WHERE id = $1 AND pieces = 0";
+pub(super) const PIECE: &str =
+    "SELECT octets FROM baton_pieces WHERE object_id = $1 AND number = $2";
 const SAME: &str = "SELECT EXISTS (SELECT FROM baton_objects WHERE id = $1 AND edition = $2)";
 /// What is there under the lock is what is removed.
 const REMOVE: &str =
     "SELECT baton_discard(array_agg(id)) FROM baton_objects WHERE id = $1 AND edition = $2";
 
 /// What a row turned out to be.
-enum Looked {
+pub(super) enum Looked {
     Fine,
     /// Gone meanwhile, or replaced.
     Changed,
@@ -84,7 +85,7 @@ fn look_at(client: &mut Client, row: &Row, octets: &mut u64) -> anyhow::Result<L
 }
 
 /// The head, if it is one and belongs where it is.
-fn check_head(row: &Row, octets: &[u8]) -> anyhow::Result<Result<Kept, Looked>> {
+pub(super) fn check_head(row: &Row, octets: &[u8]) -> anyhow::Result<Result<Kept, Looked>> {
     let damaged = |why| Ok(Err(Looked::Damaged(why)));
     let (head, length) = match Head::decode(octets) {
         Ok(decoded) => decoded,
