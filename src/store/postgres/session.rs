@@ -9,7 +9,8 @@ use super::server::{Server, greet};
 use super::tags;
 use crate::cache::{Name, Stored};
 
-const LOOK: &str = "\
+/// What a hit runs: this, and `PIECE` for each piece of a larger body. `benches/query.rs` runs the same.
+pub const LOOK: &str = "\
     SELECT id, edition, head, pieces, CASE WHEN pieces = 0 AND count(*) OVER () = 1 THEN body END, outdated FROM baton_objects \
     WHERE name = $1 AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored";
 const HEADS: &str = "\
@@ -17,7 +18,7 @@ const HEADS: &str = "\
     WHERE name = $1 AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored";
 const BODY: &str =
     "SELECT substring(body FROM $2 FOR $3) FROM baton_objects WHERE id = $1 AND pieces = 0";
-const PIECE: &str = "SELECT substring(octets FROM $3 FOR $4) FROM baton_pieces WHERE object_id = $1 AND number = $2";
+pub const PIECE: &str = "SELECT substring(octets FROM $3 FOR $4) FROM baton_pieces WHERE object_id = $1 AND number = $2";
 const PUT_PIECE: &str = "INSERT INTO baton_pieces (object_id, number, octets) VALUES ($1, $2, $3)";
 const DROP_PIECES: &str = "DELETE FROM baton_pieces WHERE object_id = $1";
 const STORE: &str = "SELECT kept, change FROM baton_store(\
