@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use baton::cache::{Name, key};
 use baton::store::disk::format::{Content, Head};
 use baton::store::postgres::server::greet;
-use baton::store::postgres::{LOOK, PIECE, PIECE_SIZE, decode};
+use baton::store::postgres::{LOOK, PIECE, PIECE_SIZE, PLAN_ONCE, decode};
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio_postgres::{Client, NoTls, Statement};
 
@@ -66,6 +66,7 @@ async fn connect(url: &str) -> Result<Client, Failure> {
     let (client, line) = tokio_postgres::connect(url, NoTls).await?;
     tokio::task::spawn_local(line);
     greet(&client).await?;
+    client.batch_execute(PLAN_ONCE).await?;
     Ok(client)
 }
 

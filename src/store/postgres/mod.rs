@@ -36,7 +36,7 @@ use link::{Link, What};
 pub use rows::{InRow, Rows, Sums, decode};
 use server::{Server, ServerError};
 use session::{Found, Known, Refreshed};
-pub use session::{LOOK, PIECE, PIECE_SIZE};
+pub use session::{LOOK, PIECE, PIECE_SIZE, PLAN_ONCE};
 
 /// How long an invalidation waits until those before it are known here.
 const CATCHING_UP: Duration = Duration::from_millis(20);

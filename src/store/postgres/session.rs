@@ -42,6 +42,10 @@ const RELEASE: &str = "DELETE FROM baton_fetches WHERE name = $1 AND node = $2";
 const WRITABLE: &str =
     "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean)";
 
+/// The statements are few and need the same way each time, also those within functions. Left to itself the server plans some of them
+/// anew for each request, as plans for the very values look cheaper: twice the work of a hit.
+pub const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
+
 /// Octets of a body in one row.
 pub const PIECE_SIZE: usize = 1 << 20;
 
@@ -122,6 +126,7 @@ impl Session {
         let (client, line) = server.connect().await?;
         let driver = Driver(tokio::task::spawn_local(line).abort_handle());
         greet(&client).await?;
+        client.batch_execute(PLAN_ONCE).await?;
         let prepare = |sql: &'static str| client.prepare(sql);
         let (look, heads, body, piece, put_piece, drop_pieces) = tokio::try_join!(
             prepare(LOOK),
