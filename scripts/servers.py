@@ -38,12 +38,12 @@ def descendants(pid):
     return found
 
 
-def processor_time(pids):
-    """Seconds of user and system time so far."""
+def processor_time(pids, and_of_ended=False):
+    """Seconds of user and system time so far; `and_of_ended`: that of children that have ended, too."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        ticks += sum(map(int, fields[11 : 15 if and_of_ended else 13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -62,13 +62,13 @@ class Server:
 
     running = []
 
-    def __init__(self, name, command, port, core, directory, probe="/1k"):
+    def __init__(self, name, command, port, core, directory, probe="/1k", user=None):
         self.name, self.port = name, port
         self.log = directory / "output"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 ["taskset", "-c", str(core), *map(str, command)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory, start_new_session=True, **(user or {}),
             )  # fmt: skip
         Server.running.append(self)
         self.wait_until_it_answers(probe)
@@ -136,10 +136,10 @@ def bare(binaries, directory, port, origin):
     return [binaries["bare"], f"127.0.0.1:{port}"]
 
 
-def baton(binaries, directory, port, origin, flags=(), binary="baton"):
+def baton(binaries, directory, port, origin, flags=(), binary="baton", cache=None):
     return [
         binaries[binary], "reverse", "--to", f"http://127.0.0.1:{origin}", "--listen", f"127.0.0.1:{port}",
-        "--workers", "1", "--log-dir", directory / "logs", "--cache", f"dir:{directory / 'cache'}", *flags,
+        "--workers", "1", "--log-dir", directory / "logs", "--cache", cache or f"dir:{directory / 'cache'}", *flags,
     ]  # fmt: skip
 
 

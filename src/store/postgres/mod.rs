@@ -36,8 +36,8 @@ pub use lease::{Lease, Turn};
 use link::{Link, What};
 pub use rows::{InRow, Rows, Sums, decode};
 use server::{Server, ServerError};
-pub use session::PIECE_SIZE;
 use session::{Found, Known, Refreshed};
+pub use session::{LOOK, PIECE, PIECE_SIZE, PLAN_ONCE};
 
 /// How long an invalidation waits until those before it are known here.
 const CATCHING_UP: Duration = Duration::from_millis(20);

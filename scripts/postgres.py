@@ -1,0 +1,420 @@
+"""The rows pg-* of scripts/bench: baton over PostgreSQL, beside the same query alone, the disk store and nginx.
+
+They have a PostgreSQL server of their own, in the run's temporary directory, on a Unix socket only, with the settings that it
+comes with except SETTINGS. It runs as an unprivileged user where this is root. It is part of the server under load: it has core 0
+together with baton, and its processor time, of all its processes, is given separately. *The query alone* is benches/query.rs: the statements that a hit runs,
+over as many sessions as a worker reads by, as many at once as wrk has connections; once in baton's place on core 0,
+and once in wrk's on core 1, which leaves core 0 to PostgreSQL.
+"""
+
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from load import OCTETS, Row, Sample, load, median, say, tell
+from servers import COMMANDS, LOAD_CORE, SERVER_CORE, Server, baton, free_port, processor_time
+
+# Tables without a log are made by baton; what vacuuming costs is taken where something is stored, and nowhere by chance.
+SETTINGS = {"listen_addresses": "", "shared_buffers": "1GB", "autovacuum": "off"}
+WITHOUT_MEMORY = ["--set", "cache.memory=0"]
+MIB = 1 << 20
+HITS = {
+    "pg-1k": Row("1 KiB", "/1k"),
+    "pg-64k": Row("64 KiB", "/64k"),
+    "pg-1m": Row("1 MiB", "/1m", 16, OCTETS, length=MIB),
+    "pg-100m": Row("100 MiB", "/100m", 4, OCTETS, length=100 * MIB),
+}
+STORES = {
+    "pg-store-1k": Row("1 KiB", "/1k", arguments=["-s", "new.lua"]),
+    "pg-store-1m": Row("1 MiB", "/1m", 16, ["-s", "new.lua"]),
+}
+ROWS = [*HITS, *STORES, "pg-objects"]
+COUNTS = [1_000, 10_000, 100_000, 1_000_000]
+# Hits that a round times, each of an object at random.
+TIMED = 2_000
+
+OURS, OURS_HOT = "baton, PostgreSQL", "baton, PostgreSQL, memory"
+ALONE, APART = "query alone", "query from core 1"
+DISK, DISK_HOT, NGINX = "baton, no memory tier", "baton", "nginx, no log"
+
+
+# === the server
+
+
+def binary(name):
+    """None: it is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+    return found[-1] if found else shutil.which(name)
+
+
+def install(as_root):
+    """The Debian package, without a server of the system's own, as scripts/check does."""
+    get = [*as_root, "apt-get", "install", "-y", "-qq", "--no-install-recommends"]
+    subprocess.run([*get, "postgresql-common"], check=True)
+    settings = Path("/etc/postgresql-common/createcluster.conf")
+    if "\ncreate_main_cluster = false" not in "\n" + settings.read_text():
+        line = "create_main_cluster = false\n"
+        subprocess.run([*as_root, "tee", "-a", settings], input=line, text=True, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([*get, "postgresql"], check=True)
+
+
+def unprivileged():
+    """Whom it runs as, for Popen."""
+    if os.getuid() != 0:
+        return {}
+    for name in ["postgres", "nobody"]:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    sys.exit("PostgreSQL does not run as root: a user named postgres, or nobody, is needed")
+
+
+class Database(Server):
+    def __init__(self, directory):
+        # That user has to get there.
+        directory.chmod(0o711)
+        self.place, user = directory / "postgres", unprivileged()
+        self.place.mkdir()
+        if user:
+            os.chown(self.place, user["user"], user["group"])
+        made = subprocess.run(
+            [binary("initdb"), "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "baton", "-D", self.place / "data"],
+            capture_output=True, text=True, cwd="/", check=False, **user,
+        )  # fmt: skip
+        if made.returncode != 0:
+            sys.exit(f"initdb: {made.stderr}")
+        command = [binary("postgres"), "-D", self.place / "data", "-k", self.place]
+        for name, value in SETTINGS.items():
+            command += ["-c", f"{name}={value}"]
+        super().__init__("PostgreSQL", command, 5432, SERVER_CORE, self.place, user=user)
+
+    def wait_until_it_answers(self, _):
+        deadline = time.monotonic() + 60
+        while self.try_sql("SELECT 1").returncode != 0:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"PostgreSQL does not answer:\n{self.log.read_text(errors='replace')}")
+            time.sleep(0.05)
+
+    def processor_time(self):
+        """With that of sessions that have ended. One that ends just now is looked for again."""
+        while True:
+            try:
+                return processor_time(self.pids(), and_of_ended=True)
+            except FileNotFoundError:
+                continue
+
+    def url(self, schema):
+        return f"postgres://baton@{quote(str(self.place), safe='')}/postgres?options=-csearch_path%3D{schema}"
+
+    def try_sql(self, text, schema="public"):
+        return subprocess.run(
+            ["taskset", "-c", str(LOAD_CORE), binary("psql"), "-XqAtw", "-v", "ON_ERROR_STOP=1", "-h", self.place,
+             "-U", "baton", "-d", "postgres", "-c", text],
+            capture_output=True, text=True, env={**os.environ, "PGOPTIONS": f"-csearch_path={schema}"}, check=False,
+        )  # fmt: skip
+
+    def sql(self, text, schema="public"):
+        done = self.try_sql(text, schema)
+        if done.returncode != 0:
+            sys.exit(f"PostgreSQL: {done.stderr}")
+        return done.stdout.strip()
+
+    def start_baton(self, name, binaries, directory, origin, schema, flags=()):
+        """Over tables of that schema."""
+        self.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        place = directory / f"{name.replace(',', '').replace(' ', '-')}-{schema}"
+        place.mkdir()
+        port = free_port()
+        command = baton(binaries, place, port, origin.port, flags, cache=self.url(schema))
+        return Server(name, command, port, SERVER_CORE, place)
+
+    def stop(self):
+        # Without writing to its files what has not been written: they go.
+        self.process.send_signal(signal.SIGQUIT)
+        super().stop()
+
+
+# === hits
+
+
+def key(server, path):
+    """What baton calls a response."""
+    return f"reverse http://127.0.0.1:{server.port}{path}"
+
+
+def get_until_stored(database, server, path, schema):
+    count = f"SELECT count(*) FROM baton_objects WHERE key = '{key(server, path)}'"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        server.get(path)
+        if database.sql(count, schema) == "1":
+            return
+    sys.exit(f"{server.name} does not store {path}")
+
+
+class Query:
+    """benches/query.rs on one core, connected, with a query at the ready."""
+
+    def __init__(self, core, binaries, database, schema, name, row, seconds):
+        self.database = database
+        self.process = subprocess.Popen(
+            ["taskset", "-c", str(core), binaries["query"], "run", database.url(schema), name, str(row.connections), str(seconds)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        if self.process.stdout.readline() != "ready\n":
+            sys.exit("benches/query.rs has failed")
+
+    def measure(self):
+        before = self.database.processor_time()
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        words = self.process.stdout.readline().split()
+        beside = self.database.processor_time() - before
+        hits, took, used = (float(words[place]) for place in [0, 2, 4])
+        return Sample(used * 1e6 / hits, hits / took, beside * 1e6 / hits)
+
+    def close(self):
+        self.process.communicate("\n")
+
+
+def measure_hits(name, servers, database, binaries, origin, rounds, seconds, directory):
+    """{name: median sample or None}. In turns, as in the other rows."""
+    row = HITS[name]
+    if row.length > 10 * MIB:
+        # Never in memory: nothing to compare.
+        servers = [server for server in servers if server.name not in [OURS_HOT, DISK_HOT]]
+    samples = {server.name: [] for server in servers} | {ALONE: [], APART: []}
+    for server in servers:
+        if server.name in [OURS, OURS_HOT]:
+            get_until_stored(database, server, row.path, "hits")
+        for _ in range(3):
+            server.get(row.path)
+    ours = next(server for server in servers if server.name == OURS)
+    for number in range(rounds):
+        for server in servers:
+            before = origin.processor_time()
+            beside = database if server.name in [OURS, OURS_HOT] else None
+            sample, _, trouble = load(server, row, seconds, directory, beside=beside)
+            if origin.processor_time() - before > 0.05 * seconds:
+                trouble.append("these were no hits: the origin was busy")
+            tell(name, number, rounds, server.name, sample, trouble)
+            if sample:
+                samples[server.name].append(sample)
+        for alone, core in [(ALONE, SERVER_CORE), (APART, LOAD_CORE)]:
+            query = Query(core, binaries, database, "hits", key(ours, row.path), row, seconds)
+            samples[alone].append(query.measure())
+            query.close()
+            tell(name, number, rounds, alone, samples[alone][-1], [])
+    return {name: median(values) for name, values in samples.items()}
+
+
+# === storing
+
+
+def measure_storing(name, database, binaries, origin, rounds, seconds, directory, start_fresh):
+    """{name: median sample or None}. `start_fresh`: starts a server of servers.COMMANDS in a fresh directory, and ends it."""
+    row = STORES[name]
+    samples = {server: [] for server in [OURS, DISK_HOT, NGINX]}
+    for number in range(rounds):
+        for server, values in samples.items():
+            if server == OURS:
+                sample, trouble = store_in(database, name, number, binaries, origin, seconds, directory)
+            else:
+                with start_fresh(server) as running:
+                    sample, _, trouble = load(running, row, seconds, directory, rest=True)
+            tell(name, number, rounds, server, sample, trouble)
+            if sample:
+                values.append(sample)
+    return {name: median(values) for name, values in samples.items()}
+
+
+def store_in(database, name, number, binaries, origin, seconds, directory):
+    """In fresh tables; that they are vacuumed in the end counts."""
+    row, schema = STORES[name], f"{name.removeprefix('pg-').replace('-', '_')}_{number}"
+    server = database.start_baton(OURS, binaries, directory, origin, schema)
+    get_until_stored(database, server, "/1k", schema)
+    sample, requests, trouble = load(server, row, seconds, directory, rest=True, beside=database)
+    before = database.processor_time()
+    database.sql("VACUUM (ANALYZE) baton_objects, baton_pieces", schema)
+    if sample:
+        sample.beside += (database.processor_time() - before) * 1e6 / requests
+    stored = int(database.sql("SELECT count(*) FROM baton_objects", schema))
+    if stored < requests:
+        trouble.append(f"{stored} of {requests} stored")
+    server.stop()
+    database.sql(f"DROP SCHEMA {schema} CASCADE")
+    return sample, trouble
+
+
+# === many objects
+
+
+@dataclass
+class Latency:
+    median: float
+    worst_of_99: float
+
+
+def measure_objects(database, binaries, origin, rounds, directory):
+    """{number of objects: Latency}. All but one are copied in the database."""
+    server = database.start_baton(OURS, binaries, directory, origin, "many", WITHOUT_MEMORY)
+    get_until_stored(database, server, "/1k", "many")
+    found, there = {}, 0
+    for count in COUNTS:
+        before = time.monotonic()
+        subprocess.run(
+            ["taskset", "-c", str(LOAD_CORE), binaries["query"], "fill", database.url("many"), key(server, "/1k"), str(there), str(count)],
+            check=True,
+        )  # fmt: skip
+        database.sql("VACUUM (ANALYZE) baton_objects", "many")
+        there = count
+        say(f"  pg-objects  {count:,} objects after {time.monotonic() - before:.1f} s")
+        times = time_hits(server.port, count, rounds * TIMED)
+        found[count] = Latency(statistics.median(times), statistics.quantiles(times, n=100)[-1])
+        say(f"  pg-objects  {count:,} objects: {found[count].median:.0f} µs, p99 {found[count].worst_of_99:.0f} µs")
+    server.stop()
+    database.sql("DROP SCHEMA many CASCADE")
+    return found
+
+
+def time_hits(port, count, times):
+    """Microseconds of each: from the request until all of the answer is there, one after the other on one connection."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    choose, took = random.Random(count), []
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        for _ in range(times):
+            request = f"GET /1k/{choose.randrange(count)} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+            began = time.perf_counter()
+            client.sendall(request)
+            answer = client.recv(1 << 16)
+            while not is_whole(answer):
+                answer += client.recv(1 << 16)
+            took.append((time.perf_counter() - began) * 1e6)
+            if b"; hit" not in answer:
+                sys.exit(f"no hit: {answer[:500]}")
+    os.sched_setaffinity(0, set(range(os.cpu_count())))
+    return took
+
+
+def is_whole(answer):
+    head, end, body = answer.partition(b"\r\n\r\n")
+    return bool(end) and len(body) == 1024
+
+
+# === the whole
+
+
+def measure(chosen, binaries, origin, rounds, seconds, directory, start, start_fresh):
+    """{row: what was measured}"""
+    say("PostgreSQL")
+    database = Database(directory)
+    measured = {"version": database.sql("SHOW server_version").split()[0]}
+    if any(row in HITS for row in chosen):
+        servers = [
+            database.start_baton(OURS, binaries, directory, origin, "hits", WITHOUT_MEMORY),
+            database.start_baton(OURS_HOT, binaries, directory, origin, "hits"),
+            *(start(name) for name in [DISK, DISK_HOT, NGINX]),
+        ]
+        for row in chosen:
+            if row in HITS:
+                measured[row] = measure_hits(row, servers, database, binaries, origin, rounds, seconds, directory)
+        for server in servers:
+            server.stop()
+    for row in chosen:
+        if row in STORES:
+            measured[row] = measure_storing(row, database, binaries, origin, rounds, seconds, directory, start_fresh)
+    if "pg-objects" in chosen:
+        measured["pg-objects"] = measure_objects(database, binaries, origin, rounds, directory)
+    return measured
+
+
+# === reporting
+
+
+def cell(sample):
+    if sample is None:
+        return "-"
+    rate = f"{sample.rate / 1000:.1f} k/s" if sample.rate >= 1000 else f"{sample.rate:.{0 if sample.rate >= 10 else 1}f}/s"
+    beside = f" + {sample.beside:.1f}" if sample.beside else ""
+    return f"{sample.microseconds:.1f}{beside} µs ({rate})"
+
+
+def ratio(ours, theirs):
+    return f"{ours / theirs:.2f}" if theirs else "-"
+
+
+def markdown(lines):
+    lines.insert(1, ["---"] + ["--:"] * (len(lines[0]) - 1))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def total(sample):
+    return sample.microseconds + sample.beside
+
+
+def hits_table(rows):
+    names = [OURS, ALONE, APART, DISK, NGINX]
+    lines = [["hit, memory tier off", *names, "baton adds", "rate : alone", "rate : from core 1"]]
+    for name, samples in rows.items():
+        ours, alone, apart = samples[OURS], samples[ALONE], samples[APART]
+        lines.append([
+            HITS[name].label, *(cell(samples[name]) for name in names), f"{total(ours) - total(alone):.1f} µs",
+            ratio(ours.rate, alone.rate), ratio(ours.rate, apart.rate),
+        ])  # fmt: skip
+    return markdown(lines)
+
+
+def hot_table(rows):
+    lines = [["hit, memory tier on", OURS, "baton, disk store", NGINX, "PostgreSQL : disk store"]]
+    for name, samples in rows.items():
+        if samples.get(OURS_HOT) and samples.get(DISK_HOT):
+            ours, disk = samples[OURS_HOT], samples[DISK_HOT]
+            lines.append([
+                HITS[name].label, cell(ours), cell(disk), cell(samples[NGINX]), ratio(ours.microseconds, disk.microseconds)
+            ])  # fmt: skip
+    return markdown(lines) if len(lines) > 1 else ""
+
+
+def stores_table(rows):
+    lines = [["miss, stored", OURS, "baton, disk store", NGINX, "baton : nginx", "with PostgreSQL : nginx"]]
+    for name, samples in rows.items():
+        ours, nginx = samples[OURS], samples[NGINX]
+        lines.append([
+            STORES[name].label, cell(ours), cell(samples[DISK_HOT]), cell(nginx),
+            ratio(ours.microseconds, nginx.microseconds), ratio(total(ours), nginx.microseconds),
+        ])  # fmt: skip
+    return markdown(lines)
+
+
+def objects_table(found):
+    lines = [["objects in PostgreSQL", "a hit, median", "99 of 100 within"]]
+    for count, latency in found.items():
+        lines.append([f"{count:,}", f"{latency.median:.0f} µs", f"{latency.worst_of_99:.0f} µs"])
+    return markdown(lines)
+
+
+def tables(measured, rounds, seconds):
+    hits = {name: samples for name, samples in measured.items() if name in HITS}
+    stores = {name: samples for name, samples in measured.items() if name in STORES}
+    parts = [hits_table(hits), hot_table(hits)] if hits else []
+    if stores:
+        parts.append(stores_table(stores))
+    if "pg-objects" in measured:
+        parts.append(objects_table(measured["pg-objects"]))
+    parts.append(
+        "Processor time a request: all processes of the server + all of PostgreSQL's (requests a second); both on one core, except where the"
+        f" query is asked from core 1. Median of {rounds} rounds of {seconds} s; PostgreSQL {measured['version']}."
+    )
+    return "\n\n".join(part for part in parts if part)
