@@ -1,7 +1,7 @@
 //! A database in trouble: requests go on, uncached, held up no longer than the deadline and only at first, and never with a
 //! wrong octet; when it is over the cache is of use again within seconds.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use super::{answer, content, is_kept, start};
@@ -126,17 +126,21 @@ fn sessions_that_are_killed_again_and_again_cost_hits_and_nothing_else() {
     let baton = node(&origin, &server);
     let targets = ["/size/10", "/size/300000", "/size/2500000"];
     targets.iter().for_each(|target| is_kept(&baton, target));
-    let over = AtomicBool::new(false);
+    let server = &server;
     let hits = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(SeqCst) {
-                let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'baton %'";
+        // Its end is dropped behind the clients, also when one panics.
+        let (over, told) = channel::<()>();
+        let killing = scope.spawn(move || {
+            let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'baton %'";
+            let mut times = 0;
+            loop {
                 let _ = server.try_execute(kill);
-                std::thread::park_timeout(Duration::from_secs(2));
+                times += 1;
+                if told.recv_timeout(Duration::from_secs(2)) != Err(RecvTimeoutError::Timeout) {
+                    return times;
+                }
             }
         });
-        // Also when a client panics.
-        let _over = Over(&over);
         let until = Instant::now() + Duration::from_secs(7);
         let clients: Vec<_> = (0..3)
             .map(|n| {
@@ -165,6 +169,8 @@ fn sessions_that_are_killed_again_and_again_cost_hits_and_nothing_else() {
             .into_iter()
             .map(|client| client.join().unwrap())
             .sum();
+        drop(over);
+        assert!(killing.join().unwrap() >= 3);
         hits
     });
     println!("{hits} hits meanwhile");
@@ -307,13 +313,4 @@ fn a_body_that_is_being_sent_is_right_or_cut() {
         got.extend(client.exactly(next).expect("it came back in time"));
     }
     assert!(got == whole);
-}
-
-/// Tells whoever goes on until then, when it goes.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
-    }
 }
