@@ -36,7 +36,9 @@ in_shared_memory! {
         /// Ticket of an invalidation of everything that waits; 0: none.
         everything: AtomicU64,
         tickets: AtomicU64,
-        spare: [AtomicU64; 2],
+        /// Until then (`awake_or_not_ms`) no other node uses the store.
+        alone: AtomicU64,
+        spare: [AtomicU64; 1],
         places: [Waiting; ROOM],
     }
 }
@@ -115,6 +117,17 @@ impl Distant {
 
     pub fn extend_lease(&self, until: u64) {
         self.lease.store(until, Release);
+    }
+
+    /// Whether no other node uses the store, as far as has been heard.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        awake_or_not_ms() < self.alone.load(Relaxed)
+    }
+
+    /// 0: others do.
+    pub fn set_alone(&self, until: u64) {
+        self.alone.store(until, Relaxed);
     }
 
     // === what is owed

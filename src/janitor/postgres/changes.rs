@@ -35,10 +35,15 @@ const OWED_MS: u64 = 1_000;
 /// Names told at once.
 const NAMES: usize = 500;
 
+/// Each node holds this lock, shared, as long as it hears of the others, and so do they of it: a woken node counts anew.
+const PRESENT: &str = "SELECT pg_advisory_lock_shared(422541815665); NOTIFY baton";
 const ROUND: &str = "\
     SELECT c.incarnation, c.number, c.pruned, h.number, h.name IS NULL, h.hash, \
     to_regclass('baton_objects') IS NOT NULL AND to_regclass('baton_pieces') IS NOT NULL \
-    AND to_regclass('baton_orphans') IS NOT NULL AND to_regproc('baton_store') IS NOT NULL FROM baton_counter c \
+    AND to_regclass('baton_orphans') IS NOT NULL AND to_regproc('baton_store') IS NOT NULL, \
+    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted \
+    AND (classid::bigint << 32) + objid::bigint = 422541815665 \
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) FROM baton_counter c \
     LEFT JOIN LATERAL (SELECT * FROM baton_changes WHERE number > $1 ORDER BY number LIMIT $2) h ON true";
 
 /// Until the process ends.
@@ -71,6 +76,7 @@ async fn once(ground: &Ground, trouble: &Trouble, warned: &mut bool) -> Result<N
     migrate(ground, warned).await?;
     let round = within(async {
         client.batch_execute("LISTEN baton").await?;
+        client.batch_execute(PRESENT).await?;
         client.prepare(ROUND).await
     })
     .await?;
@@ -144,6 +150,8 @@ async fn take_part(client: &Client, round: &Statement, region: &Region) -> Resul
         return Err("some of its tables are gone".to_owned());
     }
     let heard = Heard::read(first, &rows).map_err(|error| said(&error))?;
+    let nodes: i64 = first.try_get(7).map_err(|error| said(&error))?;
+    distant.set_alone(if nodes == 1 { asked + LEASE_MS } else { 0 });
     heard.apply(distant, applied, region);
     distant.extend_lease(asked + LEASE_MS);
     Ok(())

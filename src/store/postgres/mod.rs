@@ -115,6 +115,10 @@ impl<C: Coherence + 'static> Postgres<C> {
 
     /// Before an origin server is asked: whether another node asks it already.
     pub async fn take_turn(&self, key: &[u8]) -> Turn {
+        // Whoever comes meanwhile may ask as well, once.
+        if self.inner.region.distant().is_alone() {
+            return Turn::Mine(None);
+        }
         Lease::take(&self.inner.link, Name::of(key).base).await
     }
 

@@ -275,7 +275,7 @@ fn an_instance_is_asked_by_its_address_and_all_are_listed() {
     let one = start();
     is_kept(&one, "/size/10");
     let alone = run(&["cache", "stats", "--json"]);
-    let stats = lines(&alone).remove(0);
+    let stats = lines(&alone).pop().expect(&alone.err);
     assert!(stats["counters"]["hits"].as_u64().unwrap() >= 1, "{stats}");
     let holder = stats["holder"].as_str().unwrap();
     assert!(holder.contains(&one.address().to_string()), "{stats}");

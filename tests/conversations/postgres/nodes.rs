@@ -310,6 +310,32 @@ fn a_herd_over_two_nodes_is_one_request() {
     });
 }
 
+/// What only a second node needs costs the first one nothing.
+#[test]
+fn a_node_that_is_alone_takes_no_lease() {
+    let server = PostgresServer::start();
+    let origin = Origin::start(answer);
+    let one = node(&origin, &server);
+    is_connected(&one);
+    server.execute(
+        "CREATE TABLE taken (name bytea); \
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN INSERT INTO taken VALUES (new.name); RETURN new; END'; \
+         CREATE TRIGGER note BEFORE INSERT ON baton_fetches FOR EACH ROW EXECUTE FUNCTION note()",
+    );
+    let taken = || server.number("SELECT count(*) FROM taken");
+    is_kept(&one, "/alone/size/10");
+    assert_eq!(taken(), 0);
+    let two = node(&origin, &server);
+    is_connected(&two);
+    let mut count = 0;
+    eventually("it has heard of the other", || {
+        count += 1;
+        one.client().get(&format!("/{count}/size/10"));
+        (taken() > 0).then_some(())
+    });
+}
+
 /// Whoever holds the lease dies: the others wait for its end, and then ask themselves.
 #[test]
 fn a_node_that_dies_while_it_asks_holds_up_the_others_for_a_while_only() {
