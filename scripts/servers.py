@@ -42,7 +42,11 @@ def processor_time(pids, and_of_ended=False):
     """Seconds of user and system time so far; `and_of_ended`: that of children that have ended, too."""
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            # Ended since it was listed: its parent has its time.
+            continue
         ticks += sum(map(int, fields[11 : 15 if and_of_ended else 13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 

@@ -1,9 +1,9 @@
 //! The file of an archive, as a command names it: one that is written is there when it is whole, and not before.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -38,24 +38,34 @@ impl Archive {
                 names: None,
             });
         }
+        // A link stays one, and what is no plain file is written into as it is.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let refused = || format!("{} cannot be written", path.display());
+        let is_special = std::fs::metadata(&path).is_ok_and(|facts| !facts.is_file());
+        if is_special {
+            let file = OpenOptions::new().write(true).open(&path);
+            return Ok(Archive {
+                file: file.with_context(refused)?,
+                length: 0,
+                is_output: false,
+                names: None,
+            });
+        }
         let mut aside = path.as_os_str().to_owned();
-        aside.push(".part");
+        aside.push(format!(".part-{}", std::process::id()));
         let aside = PathBuf::from(aside);
         // It has what private caches have: for its owner alone.
         let file = OpenOptions::new()
             .write(true)
-            .read(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&aside)
-            .with_context(|| format!("{} cannot be written", aside.display()))?;
-        file.set_permissions(Permissions::from_mode(0o600))?;
+            .with_context(refused)?;
         Ok(Archive {
             file,
             length: 0,
             is_output: false,
-            names: Some((aside, path.to_owned())),
+            names: Some((aside, path)),
         })
     }
 

@@ -53,7 +53,8 @@ pub(super) fn run(
     };
     output.progress.finish_and_clear();
     match done {
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        // Half an archive is none.
+        Err(error) if archive.is_none() && is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         done => {
             let done = done?;
             archive.map_or(Ok(()), Archive::keep)?;

@@ -228,7 +228,7 @@ pub(super) struct PurgeCommand {
     #[arg(value_parser = url, group = "what")]
     pub url: Option<String>,
     /// URLs that begin so.
-    #[arg(long, value_name = "URL", group = "what")]
+    #[arg(long, value_name = "URL", group = "what", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub prefix: Option<String>,
     /// Responses with this tag in Cache-Tag or Surrogate-Key (repeatable: those with any of them, all at once).
     #[arg(long = "tag", value_name = "TAG", group = "what", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -278,6 +278,9 @@ fn octets(text: &str) -> Result<u64, String> {
 }
 
 fn expression(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("an empty expression matches everywhere: --all means everything".to_owned());
+    }
     match Set::Regex(text.to_owned()).matcher() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),

@@ -9,12 +9,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::disk::place::DIRECTORIES;
 
+/// Purges whose figures are kept: more than can be under way.
+const MOST_PURGES: usize = 256;
+
 #[derive(Debug, Default)]
 pub struct Board {
     /// Directories that remain to be visited by a tour of all; 0: there is none.
     remaining: AtomicU16,
     /// The generation of which nothing older is left.
     swept: AtomicU64,
+    /// Octets taken from the account by commands, for what the loop has not entered yet.
+    reserved: AtomicU64,
     /// Held by whoever raises the generation.
     purging: Mutex<()>,
     /// Responses that purges have taken, with their octets on the disk, by the generations of those.
@@ -54,19 +59,41 @@ impl Board {
             let count = all.entry(generation).or_default();
             *count = (count.0 + objects, count.1 + octets);
         }
+        // Of a command that has been interrupted nobody asks.
+        while all.len() > MOST_PURGES {
+            let Some(oldest) = all.keys().min().copied() else {
+                break;
+            };
+            all.remove(&oldest);
+        }
     }
 
     /// What the purge of that generation has taken; it is told once.
     #[must_use]
     pub fn purged(&self, generation: u64) -> (u64, u64) {
         let mut all = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|of, _| *of >= generation);
         all.remove(&generation).unwrap_or_default()
     }
 
     #[must_use]
     pub fn swept(&self) -> u64 {
         self.swept.load(Relaxed)
+    }
+
+    /// Commands: so many octets have been taken from the account.
+    pub fn reserved(&self, octets: u64) {
+        self.reserved.fetch_add(octets, Relaxed);
+    }
+
+    /// They have been given back, or entered.
+    pub fn settled(&self, octets: u64) {
+        self.reserved.fetch_sub(octets, Relaxed);
+    }
+
+    /// Octets that commands have taken.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.reserved.load(Relaxed)
     }
 
     /// Two that raise the generation do it one after the other.

@@ -304,14 +304,15 @@ impl Books {
 
     /// Puts the account right where a death has left it wrong. What is on its way between the processes makes for
     /// differences as well, but for none that is the same each time.
-    pub(super) fn reconcile(&mut self) {
+    /// `commands`: octets that commands have reserved.
+    pub(super) fn reconcile(&mut self, commands: u64) {
         let space = self.region.space();
         let seen = space.used();
         let workers = 0..self.region.workers();
         let in_flight: u64 = workers
             .clone()
             .map(|worker| self.region.space_row(worker).in_flight())
-            .fold(0, u64::saturating_add);
+            .fold(commands, u64::saturating_add);
         let all_read = workers
             .into_iter()
             .all(|worker| self.region.journal(worker).is_read(self.positions[worker]));

@@ -20,6 +20,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::board::Board;
@@ -199,7 +201,7 @@ fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
 /// `begun`: what of the request has been read already; `archive`: the file that came along.
 fn serve_lines(
     begun: &[u8],
-    mut archive: Option<File>,
+    archive: Option<File>,
     stream: &UnixStream,
     shared: &Shared,
 ) -> io::Result<()> {
@@ -211,6 +213,7 @@ fn serve_lines(
     };
     log::info!("command: {}", line.trim());
     let mut out = BufWriter::new(stream);
+    let mut archive = archive.map(|file| Watched { file, stream });
     let archive = archive.as_mut().map(|file| file as Archive<'_>);
     let done = (shared.answer)(&request, archive, &mut |reply| {
         write(&mut out, reply)?;
@@ -228,6 +231,55 @@ fn serve_lines(
         },
     )?;
     out.flush()
+}
+
+/// The file of an archive, as long as the command that has sent it is there: a pipe may have other ends.
+struct Watched<'a> {
+    file: File,
+    stream: &'a UnixStream,
+}
+
+impl Watched<'_> {
+    fn wait(&self, events: PollFlags) -> io::Result<()> {
+        loop {
+            let mut sources = [
+                PollFd::new(self.file.as_fd(), events),
+                // Nothing more is to come there but its end.
+                PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut sources, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                polled => polled?,
+            };
+            if sources[1].any() == Some(true) {
+                let gone = "the command has ended";
+                return Err(io::Error::new(io::ErrorKind::ConnectionReset, gone));
+            }
+            if sources[0].any() == Some(true) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        self.wait(PollFlags::POLLIN)?;
+        self.file.read(octets)
+    }
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.wait(PollFlags::POLLOUT)?;
+        // A pipe that can be written to takes so many without waiting.
+        let most = octets.len().min(4096);
+        self.file.write(octets.get(..most).unwrap_or(octets))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {

@@ -248,12 +248,15 @@ impl Janitor {
             None => Heard::default(),
         };
         for name in self.books.take_unknown() {
-            self.look_for(&name);
+            self.look_for(&name, false);
         }
         for (names, reserved) in put {
-            names.iter().for_each(|name| self.look_for(name));
+            names.iter().for_each(|name| self.look_for(name, true));
             // The books have counted what is there.
             self.region.space().release(reserved);
+            if let Some(control) = &self.control {
+                control.board().settled(reserved);
+            }
         }
         let removed = self.make_room();
         self.heed_purges();
@@ -266,8 +269,10 @@ impl Janitor {
         drained > 0 || removed
     }
 
-    fn look_for(&mut self, name: &Name) {
-        let taken = tour::look_for(&self.place, name, &mut self.books, &self.region);
+    /// `is_renewed`: its file is another one than the books may know.
+    fn look_for(&mut self, name: &Name, is_renewed: bool) {
+        let (place, region) = (&self.place, &self.region);
+        let taken = tour::look_for(place, name, &mut self.books, region, is_renewed);
         if let Some(control) = &self.control {
             control.board().count_purged(taken);
         }
@@ -392,7 +397,8 @@ impl Janitor {
             self.want(Scope::Since(since));
         }
         if self.tour.is_none() {
-            self.books.reconcile();
+            let board = self.control.as_ref().map(Control::board);
+            self.books.reconcile(board.map_or(0, Board::in_flight));
         }
         if evict::is_time_to_halve(self.region.sketch().touches(), self.books.ledger.len()) {
             self.region.sketch().halve();

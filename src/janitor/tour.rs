@@ -187,7 +187,7 @@ impl Tour {
                 region,
                 known: &self.known,
             };
-            match ground.look_at(&name, books, &mut self.buffer, &mut self.purged) {
+            match ground.look_at(&name, books, &mut self.buffer, &mut self.purged, false) {
                 Looked::Alive { body, list, new } => {
                     self.tally.found += 1;
                     self.tally.new += new;
@@ -367,6 +367,7 @@ impl Ground<'_> {
         books: &mut Books,
         buffer: &mut Vec<u8>,
         taken: &mut HashMap<u64, (u64, u64)>,
+        is_renewed: bool,
     ) -> Looked {
         let is_softened = match self.purge(name, books, buffer, taken) {
             Ok(Carried::NotMeant) => false,
@@ -377,7 +378,7 @@ impl Ground<'_> {
                 return Looked::Unreadable;
             }
         };
-        look_at(self, name, books, buffer, is_softened)
+        look_at(self, name, books, buffer, is_softened || is_renewed)
     }
 
     /// What purges of many want of it.
@@ -467,6 +468,7 @@ pub(super) fn look_for(
     name: &Name,
     books: &mut Books,
     region: &Region,
+    is_renewed: bool,
 ) -> HashMap<u64, (u64, u64)> {
     let mut taken = HashMap::new();
     let ground = Ground {
@@ -474,7 +476,7 @@ pub(super) fn look_for(
         region,
         known: &Known::new(region.clone()),
     };
-    ground.look_at(name, books, &mut Vec::new(), &mut taken);
+    ground.look_at(name, books, &mut Vec::new(), &mut taken, is_renewed);
     taken
 }
 

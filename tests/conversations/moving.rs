@@ -149,7 +149,11 @@ fn a_directory_moves_into_another_while_both_are_in_use() {
     assert_eq!(exported["octets"], SIZES.iter().sum::<usize>() + 4);
     let mode = std::fs::metadata(&archive).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert!(!Path::new(&format!("{archive}.part")).exists());
+    assert_eq!(
+        std::fs::read_dir(room.0.path()).unwrap().count(),
+        2,
+        "nothing lies beside it"
+    );
 
     let other = start(&nobody, &room.dir("other"));
     // That it has nothing has been seen by its workers.
@@ -200,6 +204,9 @@ fn a_directory_moves_at_rest_through_a_pipe() {
         .into();
     assert!(import.status.success(), "{err}");
     assert!(out.contains("7 responses put"), "{out}");
+    let listed = cache(&room.dir("new"), &["ls", "--json"]);
+    // Responses, and the list that leads to two of them.
+    assert_eq!(listed.out.lines().count(), 8, "{}", listed.err);
     let new = start(&nobody(), &room.dir("new"));
     found(&new);
     eventually("the catalogue knows of it", || {
@@ -277,18 +284,76 @@ fn what_is_older_is_replaced_and_what_is_newer_stays() {
 
 #[test]
 fn what_has_been_purged_softly_arrives_as_stale() {
-    let (room, origin) = (Room::new(), origin());
+    let (room, origin, server) = (Room::new(), origin(), PostgresServer::start());
     let one = start(&origin, &room.dir("one"));
     is_kept(&one, "/size/10");
     said(&room.dir("one"), &["purge", "--soft", "--tag", "moved"]);
     let archive = room.archive();
     said(&room.dir("one"), &["export", &archive]);
-    said(&room.dir("two"), &["import", &archive]);
-    let two = start(&origin, &room.dir("two"));
-    let asked = origin.requests().len();
-    let response = two.client().get("/size/10");
-    assert!(response.body == content("/size/10"));
-    assert_eq!(origin.requests().len(), asked + 1, "it is revalidated");
+    for store in [room.dir("two"), server.url()] {
+        let two = start(&origin, &store);
+        is_kept(&two, "/connected/10");
+        said(&store, &["import", &archive]);
+        let asked = origin.count("/size/10");
+        assert!(two.client().get("/size/10").body == content("/size/10"));
+        assert_eq!(origin.count("/size/10"), asked + 1, "it is revalidated");
+        assert!(two.client().get("/size/10").is_hit(), "and fresh then");
+    }
+}
+
+/// An archive that is sent slowly: the first response is there before the last one is read.
+#[test]
+fn what_happens_while_an_import_runs_is_heeded() {
+    let (room, origin, server) = (Room::new(), origin(), PostgresServer::start());
+    let one = start(&origin, &room.dir("one"));
+    // In the archive's order, whichever that is.
+    for n in 0..20 {
+        is_kept(&one, &format!("/{n}/size/200000"));
+    }
+    let archive = room.archive();
+    said(&room.dir("one"), &["export", &archive]);
+    let octets = std::fs::read(&archive).unwrap();
+    for store in [room.dir("two"), server.url()] {
+        let later = Origin::start(|_| ok("Cache-Control: max-age=600\r\n", "later"));
+        let two = start(&later, &store);
+        is_kept(&two, "/connected");
+        let mut import = Command::new(BATON)
+            .args(["cache", "import", "--json", "--cache", &store])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = import.stdin.take().unwrap();
+        let (first, rest) = octets.split_at(octets.len() / 2);
+        pipe.write_all(first).unwrap();
+        eventually("the first have come", || {
+            (said(&store, &["stats"])["objects"].as_u64().unwrap() > 5).then_some(())
+        });
+        // Something else is purged, and something is fetched that is newer than what the archive has of it.
+        assert_eq!(cache(&store, &["purge", "--tag", "nothing"]).code, Some(3));
+        let mut newer = 0;
+        for n in 0..20 {
+            let target = format!("/{n}/size/200000");
+            if two.client().get(&target).text() == "later" {
+                is_kept(&two, &target);
+                newer += 1;
+            }
+        }
+        assert!(newer > 5, "{newer}");
+        pipe.write_all(rest).unwrap();
+        drop(pipe);
+        let ended = import.wait_with_output().unwrap();
+        let imported: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        assert_eq!(
+            imported["objects"].as_u64().unwrap() + newer as u64,
+            20,
+            "{imported}"
+        );
+        let still = (0..20)
+            .filter(|n| two.client().get(&format!("/{n}/size/200000")).text() == "later")
+            .count();
+        assert_eq!(still, newer);
+    }
 }
 
 #[test]
@@ -352,9 +417,7 @@ fn an_archive_that_is_none_or_not_all_is_refused_with_the_reason() {
     }
     let nowhere = cache(&room.dir("one"), &["export", "/nowhere/archive"]);
     assert!(
-        nowhere
-            .err
-            .contains("/nowhere/archive.part cannot be written"),
+        nowhere.err.contains("/nowhere/archive cannot be written"),
         "{}",
         nowhere.err
     );
@@ -464,6 +527,51 @@ fn files(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// An archive with a variant must not do away with a newer response that has none.
+#[test]
+fn an_older_variant_does_not_replace_what_needs_none_any_more() {
+    let (room, origin) = (Room::new(), origin());
+    let one = start(&origin, &room.dir("one"));
+    fill(&one);
+    let archive = room.archive();
+    said(&room.dir("one"), &["export", &archive]);
+    let plain = Origin::start(|_| ok("Cache-Control: max-age=600\r\n", "for all"));
+    let two = start(&plain, &room.dir("two"));
+    is_kept(&two, "/vary");
+    assert_eq!(said(&room.dir("two"), &["import", &archive])["newer"], 2);
+    let response = two.client().get_with("/vary", "Accept-Language: de\r\n");
+    assert!(response.is_hit() && response.text() == "for all");
+}
+
+/// Half an archive is none, and a reader who has gone is no success.
+#[test]
+fn an_export_that_nobody_reads_fails_and_a_pipe_stays_one() {
+    let (room, origin) = (Room::new(), origin());
+    let one = start(&origin, &room.dir("one"));
+    fill(&one);
+    // In use, and then at rest.
+    let mut one = Some(one);
+    for _ in 0..2 {
+        let store = room.dir("one");
+        let mut export = Command::new(BATON)
+            .args(["cache", "export", "--cache", &store])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(export.stdout.take());
+        assert_eq!(export.wait().unwrap().code(), Some(1));
+        if let Some(one) = one.take() {
+            stop(one);
+        }
+    }
+    let null = cache(&room.dir("one"), &["export", "/dev/null"]);
+    assert_eq!(null.code, Some(0), "{}", null.err);
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+    let empty = cache(&room.dir("one"), &["purge", "--prefix", ""]);
+    assert_eq!(empty.code, Some(2), "{}", empty.out);
+}
+
 /// The file that an archive is written into is there when it is whole.
 #[test]
 fn nothing_is_left_of_an_export_that_fails() {
@@ -477,5 +585,8 @@ fn nothing_is_left_of_an_export_that_fails() {
     let ended = cache("dir:/nowhere/at/all", &["export", &archive]);
     assert_eq!(ended.code, Some(1));
     assert_eq!(std::fs::read(&archive).unwrap(), b"before");
-    assert!(!Path::new(&format!("{archive}.part")).exists());
+    let names = std::fs::read_dir(room.0.path()).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["archive", "one"]);
 }

@@ -235,18 +235,18 @@ fn an_account_that_a_death_left_wrong_is_put_right() {
     world.store(0, "a", 5);
     books.drain();
     assert!(world.region.space().reserve(3000), "and nobody ever tells");
-    books.reconcile();
+    books.reconcile(0);
     assert!(
         world
             .region
             .space_row(1)
             .reserve(world.region.space(), 1000)
     );
-    books.reconcile();
+    books.reconcile(0);
     assert_eq!(world.region.space().used(), 5 * 1024 + 1000);
     world.store(0, "b", 5);
     for _ in 0..3 {
-        books.reconcile();
+        books.reconcile(0);
     }
     assert_eq!(
         world.region.space().used(),

@@ -343,6 +343,11 @@ fn purge(object: &mut Map<String, Value>) -> Result<&'static str, String> {
         Some(Value::Bool(is_all)) => is_all,
         Some(_) => return Err("all is true or false".to_owned()),
     };
+    for field in ["prefix", "regex"] {
+        if object.get(field).and_then(Value::as_str) == Some("") {
+            return Err(format!("{field} is empty: all means everything"));
+        }
+    }
     let sets = object.keys().filter(|field| *field != "soft").count();
     match (sets, is_all) {
         (1, false) => return Ok("purge"),

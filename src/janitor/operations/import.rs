@@ -4,22 +4,27 @@
 //! nothing is thrown out for what comes: where there is no more room the rest is left out, and counted. Into a directory here;
 //! into a database in `postgres`.
 
+use std::collections::HashMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::{Archive, Ground, Note, Say, opened};
-use crate::cache::{Name, Stored};
+use super::{Archive, Ground, Instance, Note, Say, opened};
+use crate::cache::{Name, Stored, key};
 use crate::janitor::aside;
+use crate::janitor::catalogue::{Catalogue, Change, Reader as Listed, Row};
 use crate::janitor::protocol::{Imported, Reply};
+use crate::shared::Kind;
 use crate::store::Fate;
 use crate::store::archive::{Block, Entry, Reader};
 use crate::store::disk::format::{BLOCK, Content, INLINE};
-use crate::store::disk::place::{Place, cost};
+use crate::store::disk::place::{CATALOGUE, Place, cost};
 use crate::store::disk::read::{self, ReadError};
-use crate::store::disk::write::{self, New, NewBody, Spill};
+use crate::store::disk::write::{self, Done, New, NewBody, Spill};
 use crate::store::disk::{format, purged};
+use crate::sys::clock::unix_seconds;
 use crate::sys::files::Access;
 
 /// Octets between two reports.
@@ -52,12 +57,17 @@ pub(super) fn import(
 ) -> anyhow::Result<Imported> {
     let place = Place::open(ground.place.path())?;
     let mut directory = Directory {
-        generation: ground.generation()?,
         ground,
         place: Arc::new(place),
         files: 0,
+        rows: Rows::default(),
     };
-    fill(&mut directory, from, say)
+    if ground.instance.is_none() {
+        directory.rows = Rows::of(&ground.place.path().join(CATALOGUE));
+    }
+    let imported = fill(&mut directory, from, say);
+    directory.rows.write();
+    imported
 }
 
 /// Puts everything that an archive has where it is to be. Errors: the archive is damaged or ends too early, or the store fails; what has come until
@@ -142,10 +152,10 @@ struct Directory<'a> {
     ground: &'a Ground<'a>,
     /// For files that are being written.
     place: Arc<Place>,
-    /// What is purged from now on counts for what comes.
-    generation: u64,
     /// Names of files given out.
     files: u64,
+    /// Of a directory at rest: what its catalogue is to be told.
+    rows: Rows,
 }
 
 /// A response that is on its way into the directory.
@@ -167,7 +177,13 @@ impl Directory<'_> {
         match self.ground.instance {
             Some(instance) => {
                 let space = instance.region.space();
-                !space.is_tight() && space.reserve(octets)
+                // The board comes first: whoever sees the octets in the account sees them here.
+                instance.board.reserved(octets);
+                let fits = !space.is_tight() && space.reserve(octets);
+                if !fits {
+                    instance.board.settled(octets);
+                }
+                fits
             }
             None => true,
         }
@@ -176,10 +192,11 @@ impl Directory<'_> {
     fn release(&self, octets: u64) {
         if let Some(instance) = self.ground.instance {
             instance.region.space().release(octets);
+            instance.board.settled(octets);
         }
     }
 
-    /// Whether what is kept under the same key, for the same requests, is not older.
+    /// Whether what is kept under the same key, for the same requests or for all, is not older.
     fn has_newer(&self, key: &[u8], stored: &Stored) -> anyhow::Result<bool> {
         let base = Name::of(key);
         let mut names = vec![base];
@@ -201,7 +218,7 @@ impl Directory<'_> {
             if let Content::Object(kept) = &head.content
                 && counts
                 && head.key == key
-                && kept.stored.selection == stored.selection
+                && (kept.stored.selection == stored.selection || name == base)
                 && kept.stored.times.response >= stored.times.response
             {
                 return Ok(true);
@@ -252,25 +269,46 @@ impl Destination for Directory<'_> {
         };
         let new = New {
             key: entry.key.clone(),
-            generation: self.generation,
+            generation: self.ground.generation()?,
             stored: entry.stored,
             body: arriving.body,
             aside,
             replaces: true,
         };
-        let done = write::put(&self.place, new).inspect_err(|_| self.release(arriving.reserved))?;
+        // As everybody does who stores: what has changed meanwhile shows behind the rename.
+        let hash = key::hash(&entry.key);
+        let version = |instance: &Instance| instance.region.versions().read(hash);
+        let before = self.ground.instance.map(version);
+        let is_newer = self.has_newer(&new.key, &new.stored);
+        let done = match is_newer {
+            Ok(true) => Ok(None),
+            Ok(false) => write::put(&self.place, new).map_err(anyhow::Error::from),
+            Err(error) => Err(error),
+        };
+        let done = done.inspect_err(|_| self.release(arriving.reserved))?;
         let Some(done) = done else {
             self.release(arriving.reserved);
             return Ok(Err(LeftOut::Newer));
         };
         let Some(instance) = self.ground.instance else {
+            self.rows.put(&entry.key, &done);
             return Ok(Ok(()));
         };
         let names: Vec<Name> = done.written.iter().map(|written| written.name).collect();
         names
             .iter()
             .for_each(|name| instance.region.filter().add(name));
+        let is_overtaken = before != Some(version(instance));
         self.ground.bump(&entry.key);
+        if is_overtaken {
+            // Whoever overtook it may have lost its own: a miss is what remains.
+            let mut gone = write::remove(&self.place, &done.name)?;
+            gone.extend(done.removed);
+            self.ground.removed(gone);
+            self.ground.bump(&entry.key);
+            self.release(arriving.reserved);
+            return Ok(Err(LeftOut::Newer));
+        }
         self.ground.removed(done.removed);
         let put = Note::Put {
             names,
@@ -283,5 +321,85 @@ impl Destination for Directory<'_> {
 
     fn give_up(&mut self, arriving: Arriving) {
         self.release(arriving.reserved);
+    }
+}
+
+// === the catalogue of a directory at rest
+
+/// Changes that are written at once.
+const BATCH: usize = 10_000;
+
+/// What the catalogue has, and what it is to have. It may lack something: the next instance looks at what has changed.
+#[derive(Default)]
+struct Rows {
+    path: PathBuf,
+    ids: HashMap<Name, u64>,
+    last: u64,
+    changes: Vec<Change>,
+}
+
+impl Rows {
+    fn of(path: &Path) -> Rows {
+        let mut rows = Rows {
+            path: path.to_owned(),
+            ..Rows::default()
+        };
+        if path.exists() {
+            let known = Listed::open(path).and_then(|reader| {
+                reader.rows(0, |row| {
+                    rows.last = rows.last.max(row.id);
+                    rows.ids.insert(row.name, row.id);
+                    true
+                })
+            });
+            if let Err(error) = known {
+                log::debug!("the catalogue cannot be read: {error}");
+            }
+        }
+        rows
+    }
+
+    fn put(&mut self, key: &[u8], done: &Done) {
+        let stored = &done.kept.stored;
+        for written in &done.written {
+            let id = *self.ids.entry(written.name).or_insert_with(|| {
+                self.last += 1;
+                self.last
+            });
+            let is_list = matches!(written.kind, Kind::List);
+            let at = stored.times.response;
+            self.changes.push(Change::Put(Row {
+                id,
+                name: written.name,
+                kind: written.kind,
+                status: if is_list { 0 } else { stored.status },
+                length: if is_list { 0 } else { stored.body_len },
+                kib: u32::try_from(written.octets / 1024).unwrap_or(u32::MAX),
+                stored: at,
+                expires: at + stored.remaining(at),
+                used: unix_seconds(),
+                hits: 0,
+                key: key.to_vec(),
+            }));
+        }
+        for name in &done.removed {
+            if let Some(id) = self.ids.remove(name) {
+                self.changes.push(Change::Remove { id });
+            }
+        }
+        if self.changes.len() >= BATCH {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let changes = std::mem::take(&mut self.changes);
+        let written = Catalogue::open(&self.path).and_then(|mut it| it.write(&changes, &[]));
+        if let Err(error) = written {
+            log::debug!("the catalogue does not know what has been imported: {error}");
+        }
     }
 }

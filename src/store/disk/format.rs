@@ -319,8 +319,8 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
     let headers = fields(&text)?;
     let selection = Selection::read(reader.counted()?)?;
     let times = Times {
-        request: reader.u64()? as i64,
-        response: reader.u64()? as i64,
+        request: reader.time()?,
+        response: reader.time()?,
     };
     let lifetime = Lifetime {
         seconds: reader.u32()?,
@@ -336,9 +336,9 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
         initial_age: reader.u32()?,
         control: control.unwrap_or_else(|| CacheControl::of(&headers)),
         headers,
-        date: reader.u64()? as i64,
-        last_modified: reader.optional()?.map(|time| time as i64),
-        purged: reader.optional()?.map(|time| time as i64),
+        date: reader.time()?,
+        last_modified: optional_time(reader.optional()?)?,
+        purged: optional_time(reader.optional()?)?,
         body_len: reader.u64()?,
         part: None,
     };
@@ -366,6 +366,18 @@ fn decode_object(reader: &mut Reader<'_>) -> Option<Kept> {
         body,
         checksums: (0..sums).map(|_| reader.u32()).collect::<Option<_>>()?,
     })
+}
+
+/// Seconds that can be added up: no clock and no date says others.
+fn is_time(seconds: i64) -> bool {
+    (-(1 << 40)..1 << 40).contains(&seconds)
+}
+
+fn optional_time(octets: Option<u64>) -> Option<Option<i64>> {
+    match octets.map(u64::cast_signed) {
+        Some(seconds) if !is_time(seconds) => None,
+        time => Some(time),
+    }
 }
 
 fn decode_file(reader: &mut Reader<'_>) -> Option<File> {
@@ -484,6 +496,10 @@ impl<'a> Reader<'a> {
 
     fn u8(&mut self) -> Option<u8> {
         self.take(1)?.first().copied()
+    }
+
+    fn time(&mut self) -> Option<i64> {
+        Some(self.u64()?.cast_signed()).filter(|seconds| is_time(*seconds))
     }
 
     fn u32(&mut self) -> Option<u32> {

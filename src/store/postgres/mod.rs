@@ -354,7 +354,8 @@ impl<C: Coherence + 'static> Inner<C> {
                 self.is_damaged(found.id);
             }
             kept.map(|mut kept| {
-                kept.stored.purged = found.outdated;
+                // What was imported has it in its head.
+                kept.stored.purged = found.outdated.or(kept.stored.purged);
                 (found, kept)
             })
         });

@@ -8,7 +8,7 @@ use std::io::BufWriter;
 use postgres::{Client, Row};
 
 use super::list::{AT_ONCE, PATIENTLY};
-use super::verify::{BODY, COUNT, Looked, PAGE, PIECE, ROWS, check_head};
+use super::verify::{BODY, COUNT, Looked, PAGE, PIECE, ROWS, SAME, check_head};
 use super::{Ground, Say};
 use crate::janitor::operations::{Archive, opened};
 use crate::janitor::protocol::{Exported, Reply};
@@ -96,8 +96,13 @@ fn copy(
         let (own, rest) = checksums.split_at(piece.len().div_ceil(BLOCK).min(checksums.len()));
         if own.is_empty() {
             into.give_up()?;
-            // Pieces outlive their object for a while, so this one has been gone for long.
-            return Ok(Err(Looked::Changed));
+            // Pieces outlive their object for a while: they are missing, or it has been gone for long.
+            let edition: i32 = row.try_get(1)?;
+            let is_there = client.query_one(SAME, &[&id, &edition])?.try_get(0)?;
+            return Ok(Err(match is_there {
+                true => Looked::Damaged("a piece of its body is not there"),
+                false => Looked::Changed,
+            }));
         }
         if !blocks(piece, own, into)? {
             return Ok(Err(Looked::Damaged("its body is damaged")));

@@ -48,7 +48,6 @@ struct Arriving {
     pieces: i32,
     buffer: Vec<u8>,
     sums: Sums,
-    replaces: bool,
 }
 
 impl Table {
@@ -68,17 +67,14 @@ impl Destination for Table {
         if entry.stored.body_len > self.room {
             return Ok(Err(LeftOut::NoRoom));
         }
-        let replaces = match self.intake.present(&entry.key, &entry.stored)? {
-            Present::Newer => return Ok(Err(LeftOut::Newer)),
-            Present::Older => true,
-            Present::Nothing => false,
-        };
+        if self.intake.present(&entry.key, &entry.stored)? == Present::Newer {
+            return Ok(Err(LeftOut::Newer));
+        }
         Ok(Ok(Arriving {
             id: (fastrand::u64(..) >> 1).cast_signed(),
             pieces: 0,
             buffer: Vec::new(),
             sums: Sums::default(),
-            replaces,
         }))
     }
 
@@ -110,9 +106,8 @@ impl Destination for Table {
             body,
             checksums,
             checksum,
-            replaces: arriving.replaces,
         };
-        if !self.intake.store(whole)? {
+        if !self.intake.store(&whole)? {
             self.intake.abandon(arriving.id)?;
             return Ok(Err(LeftOut::Newer));
         }

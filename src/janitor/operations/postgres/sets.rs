@@ -15,13 +15,15 @@ use super::purge::{ALONE, counts};
 use crate::cache::{Matcher, Set};
 use crate::store::postgres::tags;
 
-/// Longer ago than any transaction can have begun that is still to be seen.
-const BEGUN: &str = "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint - 60";
+/// Longer ago than any transaction can have begun that is still to be seen: a statement of a node takes ten seconds at the most.
+const BEGUN: &str = "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint - 20";
 const TAGGED: &str = "SELECT id FROM baton_objects WHERE tags && $1 AND tags <> '{}'";
 const ALL: &str = "SELECT id, key FROM baton_objects";
 const LATELY_TAGGED: &str =
     "SELECT id FROM baton_objects WHERE used > to_timestamp($2) AND tags && $1";
-const LATELY: &str = "SELECT id, key FROM baton_objects WHERE used > to_timestamp($1)";
+/// A row keeps its key: of rows that were there before nothing is to be seen. The index is one of `used`.
+const LATELY: &str =
+    "SELECT id, key FROM baton_objects WHERE used > to_timestamp($1) AND stored > to_timestamp($1)";
 const PURGE: &str = "SELECT objects, octets, change FROM baton_purge_set($1, $2)";
 
 /// How many there were, and their octets. `soft`: they stay, as stale since then.

@@ -24,7 +24,8 @@ pub(super) const ROWS: &str = "\
 pub(super) const BODY: &str = "SELECT body FROM baton_objects WHERE id = $1 AND pieces = 0";
 pub(super) const PIECE: &str =
     "SELECT octets FROM baton_pieces WHERE object_id = $1 AND number = $2";
-const SAME: &str = "SELECT EXISTS (SELECT FROM baton_objects WHERE id = $1 AND edition = $2)";
+pub(super) const SAME: &str =
+    "SELECT EXISTS (SELECT FROM baton_objects WHERE id = $1 AND edition = $2)";
 /// What is there under the lock is what is removed.
 const REMOVE: &str =
     "SELECT baton_discard(array_agg(id)) FROM baton_objects WHERE id = $1 AND edition = $2";
