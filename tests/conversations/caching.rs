@@ -238,10 +238,10 @@ fn age_and_date_and_cache_status_are_right() {
     let mut client = baton.client();
     let first = client.get("/");
     assert_eq!(first.field("age").as_deref(), Some("40"));
-    assert_eq!(
-        first.field("cache-status").as_deref(),
-        Some("baton; fwd=uri-miss; stored; ttl=60")
-    );
+    let status = first.field("cache-status").unwrap();
+    // A second may have passed.
+    let told = ["60", "59"].map(|ttl| format!("baton; fwd=uri-miss; stored; ttl={ttl}"));
+    assert!(told.contains(&status), "{status}");
     let hit = client.get("/");
     let age: u32 = hit.field("age").unwrap().parse().unwrap();
     assert!((40..45).contains(&age), "{}", hit.head);

@@ -115,7 +115,8 @@ impl Server {
             .get_hosts()
             .iter()
             .map(|host| match host {
-                Host::Tcp(name) => name.clone(),
+                // Of a password with an @ that is not encoded the rest is taken for the host's.
+                Host::Tcp(name) => name.rsplit('@').next().unwrap_or_default().to_owned(),
                 Host::Unix(path) => path.display().to_string(),
             })
             .collect();
