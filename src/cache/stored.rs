@@ -8,7 +8,7 @@ use super::freshness::{Lifetime, current_age, date_value, initial_age};
 use super::part::Part;
 use super::storable::Storing;
 use super::vary::{Match, Selection};
-use super::{Policy, SetCookie, targeted};
+use super::{Name, Policy, SetCookie, targeted};
 use crate::http::conditional::Validators;
 use crate::http::etag::EntityTag;
 use crate::http::range::Span;
@@ -116,6 +116,17 @@ impl Stored {
             None => remaining,
             Some(since) => remaining.min(since - now).min(0),
         }
+    }
+
+    /// What it is called under that key: where nothing selects it, as the key as a whole.
+    pub fn name(&self, key: &[u8]) -> Name {
+        let name = Name::of(key);
+        if self.selection.is_empty() {
+            return name;
+        }
+        let mut selected = Vec::new();
+        self.selection.write(&mut selected);
+        name.variant(&selected)
     }
 
     pub fn etag(&self) -> Option<&[u8]> {

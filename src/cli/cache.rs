@@ -279,8 +279,11 @@ impl Output {
     fn take(&mut self, reply: &Reply) -> io::Result<()> {
         match reply {
             Reply::Progress { done, total } => {
-                if *total > 0 {
-                    self.progress.set_length(*total);
+                match (*total, self.progress.length()) {
+                    (0, Some(_)) => {}
+                    // Of an archive that comes through a pipe nobody knows how long it is.
+                    (0, None) => self.progress.set_style(octets_only()),
+                    (total, _) => self.progress.set_length(total),
                 }
                 self.progress.set_position(*done);
             }
@@ -334,6 +337,11 @@ impl Output {
     }
 }
 
+fn octets_only() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {binary_bytes}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
 /// Workers that were asked and did not answer.
 fn silent(done: &Done) -> &[u16] {
     match done {
@@ -356,9 +364,9 @@ fn code(done: &Done) -> ExitCode {
             NOTHING_FOUND.into()
         }
         Done::Verified(verified) if verified.damaged > 0 => DAMAGE_FOUND.into(),
+        Done::Verified(verified) if verified.unreadable > 0 => ExitCode::FAILURE,
         Done::Exported(exported) if exported.damaged > 0 => DAMAGE_FOUND.into(),
         Done::Imported(imported) if imported.no_room > 0 => ExitCode::FAILURE,
-        Done::Verified(verified) if verified.unreadable > 0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
 }

@@ -303,8 +303,7 @@ impl Books {
     }
 
     /// Puts the account right where a death has left it wrong. What is on its way between the processes makes for
-    /// differences as well, but for none that is the same each time.
-    /// `commands`: octets that commands have reserved.
+    /// differences as well, but for none that is the same each time. `commands`: octets that commands have reserved.
     pub(super) fn reconcile(&mut self, commands: u64) {
         let space = self.region.space();
         let seen = space.used();

@@ -98,11 +98,6 @@ fn keep(baton: &Baton, target: &str, fields: &str) {
     });
 }
 
-fn stop(mut baton: Baton) {
-    baton.signal(baton.master(), "TERM");
-    assert_eq!(baton.wait().code(), Some(0));
-}
-
 /// The URL of something that was asked for through a client of the tests.
 fn url(path: &str) -> String {
     format!("http://a.example{path}")
@@ -144,7 +139,7 @@ fn figures_and_lists_are_up_to_date_and_the_same_at_rest() {
         (&large["side"], &large["kind"]),
         (&"reverse".into(), &"object".into())
     );
-    stop(baton);
+    baton.stop();
     let at_rest = &directory.json(&["stats"])[0];
     assert_eq!(at_rest["running"], false);
     assert_eq!(at_rest["counters"], Value::Null);
@@ -192,7 +187,7 @@ fn what_is_kept_of_a_url_is_shown_with_all_its_variants() {
         }
     };
     show(&directory);
-    stop(baton);
+    baton.stop();
     show(&directory);
     let ended = directory.cache(&["show", &url("/other")]);
     assert_eq!(ended.code, Some(3));
@@ -252,7 +247,7 @@ fn what_explain_says_is_what_a_client_then_gets() {
         let told = reason(told["cache_status"].as_str().unwrap());
         assert_eq!(said, told, "{target} {fields:?}");
     }
-    stop(baton);
+    baton.stop();
     let (told, _) = explain("/small", &[]);
     assert_eq!(told["key"], "reverse http://a.example/small");
     let freshness = &told["found"][0]["freshness"];
@@ -309,7 +304,7 @@ fn a_url_is_purged_on_the_forward_side_and_at_rest() {
     assert_eq!(directory.json(&["purge", &target])[0]["objects"], 1);
     assert!(!baton.client().get(&target).is_hit());
     keep(&baton, &target, "");
-    stop(baton);
+    baton.stop();
     assert_eq!(directory.cache(&["purge", &target]).code, Some(0));
     assert_eq!(directory.cache(&["purge", &target]).code, Some(3));
     assert!(directory.json(&["ls"]).is_empty());
@@ -336,14 +331,14 @@ fn everything_is_purged_at_once_and_the_files_go() {
         assert!(!baton.client().get(target).is_hit(), "{target}");
     }
     keep(&baton, "/small/0", "");
-    stop(baton);
+    baton.stop();
     let baton = directory.reverse(&origin);
     assert!(
         baton.client().get("/small/0").is_hit(),
         "it came after the purge"
     );
     assert!(!baton.client().get("/large").is_hit());
-    stop(baton);
+    baton.stop();
     assert_eq!(directory.cache(&["purge", "--all"]).code, Some(0));
     assert!(directory.files().is_empty());
     let baton = directory.reverse(&origin);
@@ -371,7 +366,7 @@ fn a_check_finds_a_flipped_octet_that_serving_has_not_seen() {
     let again = baton.client().get("/large");
     assert!(!again.is_hit() && again.body == vec![b'x'; 400_000]);
     keep(&baton, "/large", "");
-    stop(baton);
+    baton.stop();
     damage_body(&directory);
     assert_eq!(directory.cache(&["verify"]).code, Some(4));
     assert_eq!(directory.cache(&["verify"]).code, Some(0));
@@ -428,7 +423,7 @@ fn wrong_usage_is_told_from_failure() {
 #[test]
 fn the_directory_may_come_from_a_configuration_file() {
     let (origin, directory) = (origin(), Directory::new());
-    stop(directory.reverse(&origin));
+    directory.reverse(&origin).stop();
     let file = directory.temporary.path().join("proxy.conf");
     std::fs::write(
         &file,

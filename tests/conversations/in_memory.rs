@@ -124,11 +124,6 @@ fn outcomes(told: &Value) -> Vec<(u64, String)> {
     all
 }
 
-fn stop(mut baton: Baton) {
-    baton.signal(baton.master(), "TERM");
-    assert_eq!(baton.wait().code(), Some(0));
-}
-
 #[test]
 fn what_each_worker_would_answer_is_explained() {
     let (origin, runtime) = (origin(), Runtime::new());
@@ -295,13 +290,13 @@ fn of_several_instances_one_is_chosen_and_each_cleans_up_behind_itself() {
     let socket = socket.to_str().unwrap();
     let by_path = runtime.run(&["cache", "stats", "--control", socket]);
     assert!(by_path.out.contains(&second), "{}", by_path.err);
-    stop(one);
+    one.stop();
     assert_eq!(runtime.sockets(), [format!("{second}.sock")]);
     assert_eq!(runtime.run(&["cache", "stats"]).code, Some(0));
     let unknown = runtime.run(&["cache", "stats", "--instance", &first]);
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.err.contains(&second), "{}", unknown.err);
-    stop(other);
+    other.stop();
     assert!(runtime.sockets().is_empty());
 }
 
@@ -336,7 +331,7 @@ fn a_socket_that_was_left_is_in_nobodys_way() {
         (stats.code == Some(0) && has_ended(janitor)).then_some(())
     });
     assert_eq!(runtime.run(&["explain", &url("/fresh")]).code, Some(0));
-    stop(baton);
+    baton.stop();
     assert!(runtime.sockets().is_empty());
 }
 
@@ -380,7 +375,7 @@ fn the_socket_may_be_elsewhere_and_a_configuration_file_leads_to_it() {
     std::fs::write(&file, text.clone() + &control).unwrap();
     let explain = || runtime.run(&["explain", &url("/fresh"), "-c", file.to_str().unwrap()]);
     assert_eq!(explain().code, Some(0), "{}", explain().err);
-    stop(baton);
+    baton.stop();
     assert!(!socket.exists());
     // By its address, where the file says no more.
     let baton = runtime.start(&origin, &[]);

@@ -6,12 +6,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use serde_json::{Value, json};
 
 use crate::support::baton::BATON;
 use crate::support::origin::ok;
 use crate::support::{Baton, Ended, Origin, PostgresServer, eventually};
+
+const FRESH: &str = "Cache-Control: max-age=600\r\n";
 
 /// More than one block, more than one piece, and neither a multiple of one.
 const SIZES: [usize; 5] = [0, 10, 300_000, 1_048_576, 2_700_001];
@@ -109,11 +113,6 @@ fn is_kept(baton: &Baton, target: &str) {
     });
 }
 
-fn stop(mut baton: Baton) {
-    baton.signal(baton.master(), "TERM");
-    assert_eq!(baton.wait().code(), Some(0));
-}
-
 /// One that answers nothing right: what is right comes from the cache.
 fn nobody() -> Origin {
     Origin::start(|_| ok("Cache-Control: no-store\r\n", "not from the cache"))
@@ -187,7 +186,7 @@ fn a_directory_moves_at_rest_through_a_pipe() {
     let (room, origin) = (Room::new(), origin());
     let one = start(&origin, &room.dir("one"));
     fill(&one);
-    stop(one);
+    one.stop();
     let mut export = Command::new(BATON)
         .args(["cache", "export", "--cache", &room.dir("one")])
         .stdout(Stdio::piped())
@@ -361,7 +360,7 @@ fn what_is_damaged_is_left_out_and_said() {
     let (room, origin) = (Room::new(), origin());
     let one = start(&origin, &room.dir("one"));
     fill(&one);
-    stop(one);
+    one.stop();
     // Of the body that has more than one block, in the last one.
     let large = files(&room.path("one").join("objects"))
         .into_iter()
@@ -543,6 +542,32 @@ fn an_older_variant_does_not_replace_what_needs_none_any_more() {
     assert!(response.is_hit() && response.text() == "for all");
 }
 
+/// What nothing selects, beside variants that were there before.
+#[test]
+fn an_older_response_without_vary_does_not_replace_a_newer_one() {
+    let (room, plain) = (Room::new(), Origin::start(|_| ok(FRESH, "older")));
+    let one = start(&plain, &room.dir("one"));
+    is_kept(&one, "/vary");
+    let archive = room.archive();
+    said(&room.dir("one"), &["export", &archive]);
+    let varies = Arc::new(AtomicBool::new(true));
+    let own = varies.clone();
+    let origin = Origin::start(move |_| match own.load(SeqCst) {
+        true => ok(&format!("{FRESH}Vary: Accept-Language\r\n"), "varies"),
+        false => ok(FRESH, "newer"),
+    });
+    let two = start(&origin, &room.dir("two"));
+    is_kept(&two, "/vary");
+    varies.store(false, SeqCst);
+    let ask = || two.client().get_with("/vary", "Accept-Language: de\r\n");
+    eventually("another one is kept beside it", || {
+        let response = ask();
+        (response.is_hit() && response.text() == "newer").then_some(())
+    });
+    assert_eq!(said(&room.dir("two"), &["import", &archive])["newer"], 1);
+    assert_eq!(ask().text(), "newer");
+}
+
 /// Half an archive is none, and a reader who has gone is no success.
 #[test]
 fn an_export_that_nobody_reads_fails_and_a_pipe_stays_one() {
@@ -562,7 +587,7 @@ fn an_export_that_nobody_reads_fails_and_a_pipe_stays_one() {
         drop(export.stdout.take());
         assert_eq!(export.wait().unwrap().code(), Some(1));
         if let Some(one) = one.take() {
-            stop(one);
+            one.stop();
         }
     }
     let null = cache(&room.dir("one"), &["export", "/dev/null"]);

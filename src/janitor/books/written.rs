@@ -159,7 +159,9 @@ impl Books {
         if at_once || now.ms >= self.hits_since + HITS_MS || self.hits.len() >= MOST_HITS {
             self.hits_since = now.ms;
             let hits = std::mem::take(&mut self.hits);
-            for (id, hits) in hits {
+            // They are worth no room that something else needs which waits.
+            let is_failing = self.failing_since.is_some();
+            for (id, hits) in hits.into_iter().filter(|_| !is_failing) {
                 self.change(Change::Hits { id, hits });
             }
         }

@@ -13,7 +13,6 @@ use crate::store::Fate;
 use crate::store::archive::{Entry, Writer};
 use crate::store::disk::format::{BLOCK, Body, Content, Kept};
 use crate::store::disk::place::{DIRECTORIES, Found};
-use crate::store::disk::purged;
 use crate::store::disk::read::{self, ReadError};
 use crate::sys::files::{self, Access};
 use crate::sys::thread;
@@ -84,11 +83,9 @@ fn copy(
         Err(ReadError::Absent | ReadError::Version) => return Ok(Copied::Nothing),
         Err(_) => return Ok(Copied::Damaged),
     };
-    let fate = Fate::of(&read.head, &ground.purges()?);
-    let counts = purged::counts(read.head.generation, ground.generation()?);
-    if !counts || matches!(fate, Fate::Gone(_)) {
+    let Some(fate) = ground.fate(&read.head)? else {
         return Ok(Copied::Nothing);
-    }
+    };
     let mut kept = match read.head.content {
         Content::Object(kept) => kept,
         Content::List(found) => {

@@ -16,14 +16,12 @@ use crate::cache::{Name, Stored, key};
 use crate::janitor::aside;
 use crate::janitor::catalogue::{Catalogue, Change, Reader as Listed, Row};
 use crate::janitor::protocol::{Imported, Reply};
-use crate::shared::Kind;
-use crate::store::Fate;
 use crate::store::archive::{Block, Entry, Reader};
+use crate::store::disk::format;
 use crate::store::disk::format::{BLOCK, Content, INLINE};
 use crate::store::disk::place::{CATALOGUE, Place, cost};
 use crate::store::disk::read::{self, ReadError};
 use crate::store::disk::write::{self, Done, New, NewBody, Spill};
-use crate::store::disk::{format, purged};
 use crate::sys::clock::unix_seconds;
 use crate::sys::files::Access;
 
@@ -199,25 +197,19 @@ impl Directory<'_> {
     /// Whether what is kept under the same key, for the same requests or for all, is not older.
     fn has_newer(&self, key: &[u8], stored: &Stored) -> anyhow::Result<bool> {
         let base = Name::of(key);
-        let mut names = vec![base];
-        if !stored.selection.is_empty() {
-            let mut selected = Vec::new();
-            stored.selection.write(&mut selected);
-            names.push(base.variant(&selected));
-        }
-        let (generation, purges) = (self.ground.generation()?, self.ground.purges()?);
+        let mut selected = Vec::new();
+        stored.selection.write(&mut selected);
         let mut buffer = Vec::new();
-        for name in names {
+        // Beside variants, what nothing selects is one as well.
+        for name in [base, base.variant(&selected)] {
             let head = match read::head(&self.place, &name, Access::Blocking, &mut buffer) {
                 Ok(read) => read.head,
                 Err(ReadError::Io(error)) => return Err(error.into()),
                 Err(_) => continue,
             };
-            let counts = purged::counts(head.generation, generation)
-                && !matches!(Fate::of(&head, &purges), Fate::Gone(_));
             if let Content::Object(kept) = &head.content
-                && counts
                 && head.key == key
+                && self.ground.fate(&head)?.is_some()
                 && (kept.stored.selection == stored.selection || name == base)
                 && kept.stored.times.response >= stored.times.response
             {
@@ -302,11 +294,11 @@ impl Destination for Directory<'_> {
         self.ground.bump(&entry.key);
         if is_overtaken {
             // Whoever overtook it may have lost its own: a miss is what remains.
-            let mut gone = write::remove(&self.place, &done.name)?;
-            gone.extend(done.removed);
-            self.ground.removed(gone);
+            let gone = write::remove(&self.place, &done.name);
             self.ground.bump(&entry.key);
             self.release(arriving.reserved);
+            self.ground.removed(done.removed);
+            self.ground.removed(gone?);
             return Ok(Err(LeftOut::Newer));
         }
         self.ground.removed(done.removed);
@@ -366,14 +358,14 @@ impl Rows {
                 self.last += 1;
                 self.last
             });
-            let is_list = matches!(written.kind, Kind::List);
+            let (status, length) = done.figures(written);
             let at = stored.times.response;
             self.changes.push(Change::Put(Row {
                 id,
                 name: written.name,
                 kind: written.kind,
-                status: if is_list { 0 } else { stored.status },
-                length: if is_list { 0 } else { stored.body_len },
+                status,
+                length,
                 kib: u32::try_from(written.octets / 1024).unwrap_or(u32::MAX),
                 stored: at,
                 expires: at + stored.remaining(at),

@@ -182,13 +182,7 @@ fn kind(kept: &InMemory) -> Kind {
 
 /// As it would be called in a directory.
 fn name(kept: &InMemory) -> Name {
-    let mut selection = Vec::new();
-    kept.stored.selection.write(&mut selection);
-    let name = Name::of(&kept.key);
-    match selection.is_empty() {
-        true => name,
-        false => name.variant(&selection),
-    }
+    kept.stored.name(&kept.key)
 }
 
 fn entry(shared: &Shared) -> Entry {

@@ -29,8 +29,10 @@ use super::catalogue::{Catalogue, CatalogueError, Change, Reader};
 use super::protocol::{Done, Reply, Request};
 use crate::cache::{Name, Policies, key};
 use crate::shared::Region;
+use crate::store::disk::format::Head;
 use crate::store::disk::place::{CATALOGUE, Place};
-use crate::store::{Known, Purges};
+use crate::store::disk::purged;
+use crate::store::{Fate, Known, Purges};
 
 /// Where it happens.
 pub struct Ground<'a> {
@@ -158,6 +160,16 @@ impl Ground<'_> {
             Some(instance) => Ok(instance.known.all()),
             None => sets::purges_of(&self.place.pending()?),
         }
+    }
+
+    /// What purges of many mean for what a head says. None: it counts no more.
+    fn fate(&self, head: &Head) -> anyhow::Result<Option<Fate>> {
+        // Read after the head, so that it is not behind it.
+        let counts = purged::counts(head.generation, self.generation()?);
+        Ok(match Fate::of(head, &self.purges()?) {
+            Fate::Gone(_) => None,
+            fate => counts.then_some(fate),
+        })
     }
 
     /// No process trusts its own copy of what is under this key any more.

@@ -9,10 +9,8 @@ use std::os::fd::AsFd;
 use super::{Ground, Say};
 use crate::cache::Name;
 use crate::janitor::protocol::{Damage, Reply, Side, Verified};
-use crate::store::Fate;
 use crate::store::disk::format::{Body, Content, Head, Kept};
 use crate::store::disk::place::{DIRECTORIES, Found, Place};
-use crate::store::disk::purged;
 use crate::store::disk::read::{self, ReadError};
 use crate::sys::files::{self, Access};
 use crate::sys::thread;
@@ -79,9 +77,7 @@ fn look_at(
     };
     *octets += (read.length + read.inline.len()) as u64;
     let head = read.head;
-    // Read after the head, so that it is not behind it.
-    let counts = purged::counts(head.generation, ground.generation()?);
-    if !counts || matches!(Fate::of(&head, &ground.purges()?), Fate::Gone(_)) {
+    if ground.fate(&head)?.is_none() {
         return Ok(Looked::Dead);
     }
     let Content::Object(kept) = &head.content else {

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32};
 use super::{Known, NotKept};
 use crate::cache::Name;
 use crate::http::Headers;
-use crate::shared::{Counter, Entry, Kind, Region, Stored as StoredEntry};
+use crate::shared::{Counter, Entry, Region, Stored as StoredEntry};
 use crate::sys::clock;
 use crate::sys::files::Access;
 use elsewhere::Elsewhere;
@@ -406,11 +406,7 @@ impl Disk {
         let at = clock::unix_seconds();
         for written in &done.written {
             self.region.filter().add(&written.name);
-            // A list is no response.
-            let (status, length) = match written.kind {
-                Kind::List => (0, 0),
-                _ => (stored.status, done.kept.stored.body_len),
-            };
+            let (status, length) = done.figures(written);
             journal.push(&Entry::Stored(StoredEntry {
                 name: written.name,
                 kind: written.kind,

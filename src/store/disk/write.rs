@@ -427,6 +427,15 @@ pub fn remove(place: &Place, name: &Name) -> io::Result<Vec<Name>> {
 }
 
 impl Done {
+    /// The status and the length that the catalogue has of one of its head files: a list is no response.
+    pub fn figures(&self, written: &Written) -> (u16, u64) {
+        let stored = &self.kept.stored;
+        match written.kind {
+            Kind::List => (0, 0),
+            Kind::Object | Kind::Variant => (stored.status, stored.body_len),
+        }
+    }
+
     fn remove_body(&mut self, place: &Place, name: &Name, random: Option<u64>) {
         // What cannot be removed now is found by the janitor.
         if let Some(random) = random {

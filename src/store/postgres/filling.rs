@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::link::What;
 use super::rows::{self, InRow, Rows, Sums};
 use super::session::{New, PIECE_SIZE, Session};
-use super::{Inner, MAX_ARRIVING, name_of};
+use super::{Inner, MAX_ARRIVING};
 use crate::cache::{Key, Part, Stored, key};
 use crate::store::{Body, Coherence, InFile, Object, SoFar, Version, Writer};
 
@@ -265,7 +265,7 @@ impl<C: Coherence + 'static> Publish<C> {
         if inner.coherence.read(hash) != self.seen {
             return None;
         }
-        let name = name_of(self.key.as_bytes(), &self.stored);
+        let name = self.stored.name(self.key.as_bytes());
         let (key, id) = (self.key.as_bytes(), self.id);
         let head = rows::encode(key, id, &self.stored, self.checksums.clone());
         let store = async |session: &Session| {

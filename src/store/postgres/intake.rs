@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime::LocalRuntime;
 use tokio::time::timeout;
 
-use super::name_of;
 use super::rows;
 use super::server::Server;
 use super::session::{Known, New, Session};
@@ -69,7 +68,7 @@ impl Intake {
 
     /// What is there in whose place a response would come.
     pub fn present(&self, key: &[u8], stored: &Stored) -> Result<Present, IntakeError> {
-        let name = name_of(key, stored);
+        let name = stored.name(key);
         let variant: &[u8] = match name.is_base() {
             true => &[],
             false => &name.variant,
@@ -119,7 +118,7 @@ impl Intake {
             None => wait(&self.runtime, known(&self.session))?,
         };
         self.known.get_or_insert((known, Instant::now()));
-        let name = name_of(key, stored);
+        let name = stored.name(key);
         let head = rows::encode(key, id, stored, whole.checksums.clone());
         let new = New {
             id,

@@ -411,7 +411,7 @@ impl<C: Coherence + 'static> Inner<C> {
             Body::Rows(rows) => rows.checksums().to_vec(),
             Body::File(_) | Body::Growing(_) => return,
         };
-        let name = name_of(key.as_bytes(), &object.stored);
+        let name = object.stored.name(key.as_bytes());
         let head = rows::encode(key.as_bytes(), row.id, &object.stored, checksums);
         let refresh = async |session: &session::Session| {
             let new = Refreshed {
@@ -462,17 +462,6 @@ impl<C: Coherence + 'static> Inner<C> {
             _ => 0,
         }
     }
-}
-
-/// With the variant that its selection makes it.
-pub fn name_of(key: &[u8], stored: &Stored) -> Name {
-    let name = Name::of(key);
-    if stored.selection.is_empty() {
-        return name;
-    }
-    let mut selected = Vec::new();
-    stored.selection.write(&mut selected);
-    name.variant(&selected)
 }
 
 #[cfg(test)]

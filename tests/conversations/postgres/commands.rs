@@ -44,11 +44,6 @@ fn urls(listed: &[Value]) -> Vec<&str> {
     urls
 }
 
-fn stop(mut baton: Baton) {
-    baton.signal(baton.master(), "TERM");
-    assert_eq!(baton.wait().code(), Some(0));
-}
-
 /// By language, fresh for long.
 fn by_language() -> Origin {
     Origin::start(|request| {
@@ -75,7 +70,7 @@ fn a_database_is_looked_into_where_no_instance_runs() {
     let targets = ["/size/10", "/size/300000", "/size/2500000"];
     targets.iter().for_each(|target| is_kept(&baton, target));
     assert_eq!(json(&server, &["cache", "stats"])[0]["running"], true);
-    stop(baton);
+    baton.stop();
     let stats = json(&server, &["cache", "stats"]).remove(0);
     assert_eq!(
         (&stats["store"], &stats["running"], &stats["directory"]),

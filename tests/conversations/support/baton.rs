@@ -201,6 +201,12 @@ impl Baton {
         assert!(status.success(), "kill -{name} {pid}");
     }
 
+    /// Ends it in order.
+    pub fn stop(mut self) {
+        self.signal(self.master(), "TERM");
+        assert_eq!(self.wait().code(), Some(0));
+    }
+
     /// Waits for the master's own end.
     pub fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + DEADLINE;

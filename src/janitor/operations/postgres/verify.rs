@@ -10,7 +10,7 @@ use super::{Ground, Say};
 use crate::cache::{Name, key};
 use crate::janitor::protocol::{Damage, Reply, Side, Verified};
 use crate::store::disk::format::{Content, FormatError, Head, Kept};
-use crate::store::postgres::{PIECE_SIZE, Sums, name_of};
+use crate::store::postgres::{PIECE_SIZE, Sums};
 
 /// Heads read at once.
 pub(super) const PAGE: i64 = 200;
@@ -100,7 +100,7 @@ pub(super) fn check_head(row: &Row, octets: &[u8]) -> anyhow::Result<Result<Kept
     if head.key != key || length != octets.len() {
         return damaged("its head is of another key");
     }
-    let name = name_of(key, &kept.stored);
+    let name = kept.stored.name(key);
     let (base, variant): (&[u8], &[u8]) = (row.try_get(2)?, row.try_get(3)?);
     let selects = match name.is_base() {
         true => variant.is_empty(),
