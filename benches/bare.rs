@@ -1,9 +1,9 @@
 //! The bare limit: what one HTTP answer costs a single process that does nothing but epoll, read and write.
 //!
 //! Not a server for anybody's use, and no part of what is shipped: `scripts/bench` measures others against it, and
-//! lets them fetch from it. It looks for the end of each head, and at its path alone: `/64k`, `/1m` and `/100m` are
-//! answered with that much, any other with 1 KiB; what is below `/no-store/` may not be kept; what is below `/file/`, and
-//! 100 MiB always, is sent from a file by `sendfile`; `Connection: close` is obeyed.
+//! lets them fetch from it. It looks for the end of each head, and at its path alone: `/64k`, `/256k`, `/1m` and `/100m`
+//! are answered with that much, any other with 1 KiB; what is below `/no-store/` (1 KiB or 1 MiB) may not be kept; what is
+//! below `/file/`, and 100 MiB always, is sent from a file by `sendfile`; `Connection: close` is obeyed.
 //!
 //! Usage: `bare ADDR:PORT`; the file is made in the working directory, and has no name while it is used.
 
@@ -33,7 +33,9 @@ struct Answers {
     small_and_close: Vec<u8>,
     small_no_store: Vec<u8>,
     medium: Vec<u8>,
+    heavy: Vec<u8>,
     large: Vec<u8>,
+    large_no_store: Vec<u8>,
     /// As long as the largest; all answers from it begin at its beginning.
     file: File,
 }
@@ -41,6 +43,7 @@ struct Answers {
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const FRESH: &str = "Cache-Control: max-age=36000";
+const NO_STORE: &str = "Cache-Control: no-store";
 
 fn head(length: usize, fields: &str) -> Vec<u8> {
     let head = format!(
@@ -96,9 +99,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let answers = Answers {
         small: answer(KIB, FRESH),
         small_and_close: answer(KIB, &format!("{FRESH}\r\nConnection: close")),
-        small_no_store: answer(KIB, "Cache-Control: no-store"),
+        small_no_store: answer(KIB, NO_STORE),
         medium: answer(64 * KIB, FRESH),
+        heavy: answer(256 * KIB, FRESH),
         large: answer(MIB, FRESH),
+        large_no_store: answer(MIB, NO_STORE),
         file: file()?,
     };
     let listener = TcpListener::bind(address)?;
@@ -234,7 +239,9 @@ impl Connection {
             }
             pieces.push(IoSlice::new(match path {
                 path if path.starts_with(b"/64k") => &answers.medium,
+                path if path.starts_with(b"/256k") => &answers.heavy,
                 path if path.starts_with(b"/1m") => &answers.large,
+                path if path.starts_with(b"/no-store/1m") => &answers.large_no_store,
                 path if path.starts_with(b"/no-store/") => &answers.small_no_store,
                 _ if self.closing => &answers.small_and_close,
                 _ => &answers.small,

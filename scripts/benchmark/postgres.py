@@ -1,31 +1,23 @@
 """The rows pg-* of scripts/bench: baton over PostgreSQL, beside the same query alone, the disk store and nginx.
 
-They have a PostgreSQL server of their own, in the run's temporary directory, on a Unix socket only, with the settings that it
-comes with except SETTINGS. It runs as an unprivileged user where this is root. It is part of the server under load: it has core 0
-together with baton, and its processor time, of all its processes, is given separately. *The query alone* is benches/query.rs: the statements that a hit runs,
-over as many sessions as a worker reads by, as many at once as wrk has connections; once in baton's place on core 0,
-and once in wrk's on core 1, which leaves core 0 to PostgreSQL.
+They have tables of their own. PostgreSQL is part of the server under load: it has core 0 together with baton, and its
+processor time, of all its processes, is given separately. *The query alone* is benches/query.rs: the statements that a
+hit runs, over as many sessions as a worker reads by, as many at once as wrk has connections; once in baton's place on
+core 0, and once in wrk's on core 1, which leaves core 0 to PostgreSQL.
 """
 
-import os
-import pwd
 import random
-import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import quote
 
-from load import OCTETS, Row, Sample, load, median, say, tell
-from servers import COMMANDS, LOAD_CORE, SERVER_CORE, Server, baton, free_port, processor_time
+from benchmark.database import Database
+from benchmark.load import OCTETS, Row, Sample, load, median, say, tell
+from benchmark.processes import LOAD_CORE, SERVER_CORE
 
-# Tables without a log are made by baton; what vacuuming costs is taken where something is stored, and nowhere by chance.
-SETTINGS = {"listen_addresses": "", "shared_buffers": "1GB", "autovacuum": "off"}
 WITHOUT_MEMORY = ["--set", "cache.memory=0"]
 MIB = 1 << 20
 HITS = {
@@ -45,105 +37,7 @@ TIMED = 2_000
 
 OURS, OURS_HOT = "baton, PostgreSQL", "baton, PostgreSQL, memory"
 ALONE, APART = "query alone", "query from core 1"
-DISK, DISK_HOT, NGINX = "baton, no memory tier", "baton", "nginx, no log"
-
-
-# === the server
-
-
-def binary(name):
-    """None: it is not installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
-    return found[-1] if found else shutil.which(name)
-
-
-def install(as_root):
-    """The Debian package, without a server of the system's own, as scripts/check does."""
-    get = [*as_root, "apt-get", "install", "-y", "-qq", "--no-install-recommends"]
-    subprocess.run([*get, "postgresql-common"], check=True)
-    settings = Path("/etc/postgresql-common/createcluster.conf")
-    if "\ncreate_main_cluster = false" not in "\n" + settings.read_text():
-        line = "create_main_cluster = false\n"
-        subprocess.run([*as_root, "tee", "-a", settings], input=line, text=True, stdout=subprocess.DEVNULL, check=True)
-    subprocess.run([*get, "postgresql"], check=True)
-
-
-def unprivileged():
-    """Whom it runs as, for Popen."""
-    if os.getuid() != 0:
-        return {}
-    for name in ["postgres", "nobody"]:
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    sys.exit("PostgreSQL does not run as root: a user named postgres, or nobody, is needed")
-
-
-class Database(Server):
-    def __init__(self, directory):
-        # That user has to get there.
-        directory.chmod(0o711)
-        self.place, user = directory / "postgres", unprivileged()
-        self.place.mkdir()
-        if user:
-            os.chown(self.place, user["user"], user["group"])
-        made = subprocess.run(
-            [binary("initdb"), "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "baton", "-D", self.place / "data"],
-            capture_output=True, text=True, cwd="/", check=False, **user,
-        )  # fmt: skip
-        if made.returncode != 0:
-            sys.exit(f"initdb: {made.stderr}")
-        command = [binary("postgres"), "-D", self.place / "data", "-k", self.place]
-        for name, value in SETTINGS.items():
-            command += ["-c", f"{name}={value}"]
-        super().__init__("PostgreSQL", command, 5432, SERVER_CORE, self.place, user=user)
-
-    def wait_until_it_answers(self, _):
-        deadline = time.monotonic() + 60
-        while self.try_sql("SELECT 1").returncode != 0:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"PostgreSQL does not answer:\n{self.log.read_text(errors='replace')}")
-            time.sleep(0.05)
-
-    def processor_time(self):
-        """With that of sessions that have ended. One that ends just now is looked for again."""
-        while True:
-            try:
-                return processor_time(self.pids(), and_of_ended=True)
-            except FileNotFoundError:
-                continue
-
-    def url(self, schema):
-        return f"postgres://baton@{quote(str(self.place), safe='')}/postgres?options=-csearch_path%3D{schema}"
-
-    def try_sql(self, text, schema="public"):
-        return subprocess.run(
-            ["taskset", "-c", str(LOAD_CORE), binary("psql"), "-XqAtw", "-v", "ON_ERROR_STOP=1", "-h", self.place,
-             "-U", "baton", "-d", "postgres", "-c", text],
-            capture_output=True, text=True, env={**os.environ, "PGOPTIONS": f"-csearch_path={schema}"}, check=False,
-        )  # fmt: skip
-
-    def sql(self, text, schema="public"):
-        done = self.try_sql(text, schema)
-        if done.returncode != 0:
-            sys.exit(f"PostgreSQL: {done.stderr}")
-        return done.stdout.strip()
-
-    def start_baton(self, name, binaries, directory, origin, schema, flags=()):
-        """Over tables of that schema."""
-        self.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        place = directory / f"{name.replace(',', '').replace(' ', '-')}-{schema}"
-        place.mkdir()
-        port = free_port()
-        command = baton(binaries, place, port, origin.port, flags, cache=self.url(schema))
-        return Server(name, command, port, SERVER_CORE, place)
-
-    def stop(self):
-        # Without writing to its files what has not been written: they go.
-        self.process.send_signal(signal.SIGQUIT)
-        super().stop()
+DISK, DISK_HOT, NGINX = "baton, no memory tier", "baton", "nginx"
 
 
 # === hits
@@ -167,10 +61,10 @@ def get_until_stored(database, server, path, schema):
 class Query:
     """benches/query.rs on one core, connected, with a query at the ready."""
 
-    def __init__(self, core, binaries, database, schema, name, row, seconds):
+    def __init__(self, run, core, database, schema, name, row):
         self.database = database
         self.process = subprocess.Popen(
-            ["taskset", "-c", str(core), binaries["query"], "run", database.url(schema), name, str(row.connections), str(seconds)],
+            ["taskset", "-c", core, run.binaries["query"], "run", database.url(schema), name, str(row.connections), str(run.seconds)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         if self.process.stdout.readline() != "ready\n":
@@ -189,7 +83,7 @@ class Query:
         self.process.communicate("\n")
 
 
-def measure_hits(name, servers, database, binaries, origin, rounds, seconds, directory):
+def measure_hits(run, name, servers, database):
     """{name: median sample or None}. In turns, as in the other rows."""
     row = HITS[name]
     if row.length > 10 * MIB:
@@ -202,50 +96,50 @@ def measure_hits(name, servers, database, binaries, origin, rounds, seconds, dir
         for _ in range(3):
             server.get(row.path)
     ours = next(server for server in servers if server.name == OURS)
-    for number in range(rounds):
+    for number in range(run.rounds):
         for server in servers:
-            before = origin.processor_time()
+            before = run.origin.processor_time()
             beside = database if server.name in [OURS, OURS_HOT] else None
-            sample, _, trouble = load(server, row, seconds, directory, beside=beside)
-            if origin.processor_time() - before > 0.05 * seconds:
+            sample, _, trouble = load(server, row, run.seconds, run.directory, beside=beside)
+            if run.origin.processor_time() - before > 0.05 * run.seconds:
                 trouble.append("these were no hits: the origin was busy")
-            tell(name, number, rounds, server.name, sample, trouble)
+            tell(name, number, run.rounds, server.name, sample, trouble)
             if sample:
                 samples[server.name].append(sample)
         for alone, core in [(ALONE, SERVER_CORE), (APART, LOAD_CORE)]:
-            query = Query(core, binaries, database, "hits", key(ours, row.path), row, seconds)
+            query = Query(run, core, database, "hits", key(ours, row.path), row)
             samples[alone].append(query.measure())
             query.close()
-            tell(name, number, rounds, alone, samples[alone][-1], [])
+            tell(name, number, run.rounds, alone, samples[alone][-1], [])
     return {name: median(values) for name, values in samples.items()}
 
 
 # === storing
 
 
-def measure_storing(name, database, binaries, origin, rounds, seconds, directory, start_fresh):
-    """{name: median sample or None}. `start_fresh`: starts a server of servers.COMMANDS in a fresh directory, and ends it."""
+def measure_storing(run, name, database):
+    """{name: median sample or None}"""
     row = STORES[name]
     samples = {server: [] for server in [OURS, DISK_HOT, NGINX]}
-    for number in range(rounds):
+    for number in range(run.rounds):
         for server, values in samples.items():
             if server == OURS:
-                sample, trouble = store_in(database, name, number, binaries, origin, seconds, directory)
+                sample, trouble = store_in(run, database, name, number)
             else:
-                with start_fresh(server) as running:
-                    sample, _, trouble = load(running, row, seconds, directory, rest=True)
-            tell(name, number, rounds, server, sample, trouble)
+                with run.fresh(server) as running:
+                    sample, _, trouble = load(running, row, run.seconds, run.directory, rest=True)
+            tell(name, number, run.rounds, server, sample, trouble)
             if sample:
                 values.append(sample)
     return {name: median(values) for name, values in samples.items()}
 
 
-def store_in(database, name, number, binaries, origin, seconds, directory):
+def store_in(run, database, name, number):
     """In fresh tables; that they are vacuumed in the end counts."""
     row, schema = STORES[name], f"{name.removeprefix('pg-').replace('-', '_')}_{number}"
-    server = database.start_baton(OURS, binaries, directory, origin, schema)
+    server = database.start_baton(OURS, run, schema)
     get_until_stored(database, server, "/1k", schema)
-    sample, requests, trouble = load(server, row, seconds, directory, rest=True, beside=database)
+    sample, requests, trouble = load(server, row, run.seconds, run.directory, rest=True, beside=database)
     before = database.processor_time()
     database.sql("VACUUM (ANALYZE) baton_objects, baton_pieces", schema)
     if sample:
@@ -267,21 +161,21 @@ class Latency:
     worst_of_99: float
 
 
-def measure_objects(database, binaries, origin, rounds, directory):
+def measure_objects(run, database):
     """{number of objects: Latency}. All but one are copied in the database."""
-    server = database.start_baton(OURS, binaries, directory, origin, "many", WITHOUT_MEMORY)
+    server = database.start_baton(OURS, run, "many", WITHOUT_MEMORY)
     get_until_stored(database, server, "/1k", "many")
     found, there = {}, 0
     for count in COUNTS:
         before = time.monotonic()
         subprocess.run(
-            ["taskset", "-c", str(LOAD_CORE), binaries["query"], "fill", database.url("many"), key(server, "/1k"), str(there), str(count)],
+            ["taskset", "-c", LOAD_CORE, run.binaries["query"], "fill", database.url("many"), key(server, "/1k"), str(there), str(count)],
             check=True,
         )  # fmt: skip
         database.sql("VACUUM (ANALYZE) baton_objects", "many")
         there = count
         say(f"  pg-objects  {count:,} objects after {time.monotonic() - before:.1f} s")
-        times = time_hits(server.port, count, rounds * TIMED)
+        times = time_hits(server.port, count, run.rounds * TIMED)
         found[count] = Latency(statistics.median(times), statistics.quantiles(times, n=100)[-1])
         say(f"  pg-objects  {count:,} objects: {found[count].median:.0f} µs, p99 {found[count].worst_of_99:.0f} µs")
     server.stop()
@@ -291,7 +185,6 @@ def measure_objects(database, binaries, origin, rounds, directory):
 
 def time_hits(port, count, times):
     """Microseconds of each: from the request until all of the answer is there, one after the other on one connection."""
-    os.sched_setaffinity(0, {LOAD_CORE})
     choose, took = random.Random(count), []
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         for _ in range(times):
@@ -304,7 +197,6 @@ def time_hits(port, count, times):
             took.append((time.perf_counter() - began) * 1e6)
             if b"; hit" not in answer:
                 sys.exit(f"no hit: {answer[:500]}")
-    os.sched_setaffinity(0, set(range(os.cpu_count())))
     return took
 
 
@@ -316,27 +208,27 @@ def is_whole(answer):
 # === the whole
 
 
-def measure(chosen, binaries, origin, rounds, seconds, directory, start, start_fresh):
+def measure(run, chosen):
     """{row: what was measured}"""
     say("PostgreSQL")
-    database = Database(directory)
+    database = Database(run.directory)
     measured = {"version": database.sql("SHOW server_version").split()[0]}
     if any(row in HITS for row in chosen):
         servers = [
-            database.start_baton(OURS, binaries, directory, origin, "hits", WITHOUT_MEMORY),
-            database.start_baton(OURS_HOT, binaries, directory, origin, "hits"),
-            *(start(name) for name in [DISK, DISK_HOT, NGINX]),
+            database.start_baton(OURS, run, "hits", WITHOUT_MEMORY),
+            database.start_baton(OURS_HOT, run, "hits"),
+            *(run.start(name, run.directory) for name in [DISK, DISK_HOT, NGINX]),
         ]
         for row in chosen:
             if row in HITS:
-                measured[row] = measure_hits(row, servers, database, binaries, origin, rounds, seconds, directory)
+                measured[row] = measure_hits(run, row, servers, database)
         for server in servers:
             server.stop()
     for row in chosen:
         if row in STORES:
-            measured[row] = measure_storing(row, database, binaries, origin, rounds, seconds, directory, start_fresh)
+            measured[row] = measure_storing(run, row, database)
     if "pg-objects" in chosen:
-        measured["pg-objects"] = measure_objects(database, binaries, origin, rounds, directory)
+        measured["pg-objects"] = measure_objects(run, database)
     return measured
 
 

@@ -1,5 +1,5 @@
-"""One measurement of scripts/bench: wrk asks a server for some seconds, and the processor time that the server's processes used
-meanwhile is divided by the requests.
+"""One measurement of scripts/bench: wrk asks a server for some seconds, and the processor time that the server's processes
+used meanwhile is divided by the requests.
 """
 
 import re
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
-from servers import LOAD_CORE
+from benchmark.processes import LOAD_CORE
 
 SCRIPTS = {
     "pipeline.lua": """
@@ -22,6 +22,12 @@ request = function() return batch end
     # The octets, because responses that are under way at the end are no requests yet, but have cost their part.
     "octets.lua": """
 done = function(summary) io.write("octets ", string.format("%d", summary.bytes), "\\n") end
+""",
+    # One of that many objects, each of which new.lua has asked for.
+    "random.lua": """
+local count = 1
+init = function(args) count = tonumber(args[1]); math.randomseed(tonumber(args[2])) end
+request = function() return wrk.format("GET", wrk.path .. "/" .. math.random(count)) end
 """,
     "new.lua": """
 local number = 0
@@ -42,14 +48,16 @@ class Row:
     connections: int = 32
     # Further ones of wrk.
     arguments: list = field(default_factory=list)
+    # Of servers.COMMANDS.
     servers: list = field(default_factory=list)
     # What the bare server is asked for, if it is something else.
     bare: str = ""
     # Octets of a response whose cost is given for the gigabyte, too.
     length: int = 0
-
-    def ours(self):
-        return next(name for name in self.servers if name.startswith("baton"))
+    # Every request goes to the origin.
+    is_fetched: bool = False
+    # Of each server, over both cores, which wrk then shares.
+    workers: int = 1
 
 
 @dataclass
@@ -60,14 +68,14 @@ class Sample:
     beside: float = 0
 
 
-def load(server, row, seconds, directory, more=(), rest=False, beside=None):
+def load(server, row, seconds, directory, more=(), rest=False, beside=None, cores=LOAD_CORE):
     """A sample, how many requests there were, and what went wrong. `rest`: the server's work afterwards counts, too.
     `beside`: a server that this one asks."""
     path = row.bare if server.name == "bare" and row.bare else row.path
     taking_part = [server, beside] if beside else [server]
     before = [each.processor_time() for each in taking_part]
     report = subprocess.run(
-        ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{row.connections}", f"-d{seconds}s", "--timeout=30s", *row.arguments,
+        ["taskset", "-c", cores, "wrk", f"-t{len(cores.split(','))}", f"-c{row.connections}", f"-d{seconds}s", "--timeout=30s", *row.arguments,
          f"http://127.0.0.1:{server.port}{path}", "--", *map(str, more)],
         capture_output=True, text=True, cwd=directory, check=True,
     ).stdout  # fmt: skip

@@ -5,31 +5,20 @@ octets out of their sockets without copying them (MSG_TRUNC), so that the server
 then all of them, each time for a new URL: how often the origin was asked, when the first and the last octet came.
 """
 
-import os
 import selectors
-import shutil
 import socket
 import statistics
 import threading
 import time
-from dataclasses import dataclass
 
-from servers import LOAD_CORE, SERVER_CORE, Server, baton, free_port, nginx
+from benchmark.load import say
+from benchmark.results import Figure, Line, column
+from benchmark.servers import start
 
 CLIENTS, WORKERS = 500, 4
 LENGTH, STEPS, TAKES = 10 << 20, 40, 2.0
 PATIENCE = 30
-
-
-@dataclass
-class Herd:
-    asked: float
-    # Seconds from the request on, over all clients.
-    first: list
-    last: list
-    # The last octet of one client alone.
-    alone: float
-    cut: int
+SERVERS = ["baton", "nginx, lock", "varnish"]
 
 
 class SlowOrigin:
@@ -71,42 +60,6 @@ class SlowOrigin:
         for step in range(STEPS):
             client.sendall(b"x" * (LENGTH // STEPS))
             time.sleep(max(0, begin + (step + 1) * TAKES / STEPS - time.monotonic()))
-
-
-# === the servers
-
-
-def varnish(directory, port, origin):
-    (directory / "default.vcl").write_text(
-        f'vcl 4.1;\nbackend default {{ .host = "127.0.0.1"; .port = "{origin}"; }}\n'
-    )
-    return [
-        "varnishd", "-F", "-j", "none", "-n", directory / "work", "-f", directory / "default.vcl",
-        "-a", f"127.0.0.1:{port}", "-s", "malloc,512m", "-p", "thread_pool_min=600",
-    ]  # fmt: skip
-
-
-def nginx_with_lock(binaries, directory, port, origin):
-    command = nginx(binaries, directory, port, origin)
-    config = directory / "nginx.conf"
-    text = config.read_text().replace("worker_processes 1", f"worker_processes {WORKERS}")
-    text = text.replace("proxy_cache kept;", "proxy_cache kept; proxy_cache_lock on;")
-    # One worker must not take all connections, as it would behind `deferred` without load.
-    config.write_text(text.replace(" deferred;", " reuseport;"))
-    return command
-
-
-def commands(binaries, directory, port, origin):
-    ours = baton(binaries, directory, port, origin)
-    ours[ours.index("--workers") + 1] = str(WORKERS)
-    return {
-        "baton": lambda: ours,
-        "nginx, lock": lambda: nginx_with_lock(binaries, directory, port, origin),
-        "varnish": lambda: varnish(directory, port, origin),
-    }
-
-
-NAMES = ["baton", "nginx, lock", "varnish"]
 
 
 # === the clients
@@ -157,46 +110,32 @@ def ask(port, path, count):
     return times + [None] * open_clients
 
 
-def measure(binaries, rounds, directory, say):
-    """{server: Herd}: medians over rounds of what each round has, worst of all rounds behind."""
-    os.sched_setaffinity(0, {LOAD_CORE})
+# === the row
+
+
+def measure(run, name):
+    """What is shown: most origin requests of any round; over all rounds and clients, when octets came."""
     origin = SlowOrigin()
-    herds = {}
-    for name in NAMES:
-        if name == "varnish" and not shutil.which("varnishd"):
-            say("  herd  varnish is missing")
-            continue
-        place = directory / f"herd-{name.replace(', ', '-')}"
-        place.mkdir()
-        port = free_port()
-        command = commands(binaries, place, port, origin.port)[name]()
-        server = Server(name, command, port, SERVER_CORE, place)
-        herd = Herd(0, [], [], 0, 0)
-        alone = []
-        for number in range(rounds):
-            path = f"/herd/{name[0]}{number}"
-            alone += [time[1] for time in ask(port, path + "/alone", 1) if time]
-            times = ask(port, path, CLIENTS)
-            herd.asked = max(herd.asked, origin.asked.get(path, 0))
-            herd.cut += times.count(None)
-            herd.first += [time[0] for time in times if time]
-            herd.last += [time[1] for time in times if time]
-            say(f"  herd {number + 1}/{rounds}  {name:22} asked {origin.asked.get(path, 0)} times")
-        herd.alone = statistics.median(alone)
-        herds[name] = herd
+    figures = {}
+    for server_name in run.takes_part(SERVERS):
+        place = run.new_directory()
+        server = start(server_name, run.binaries, place, origin.port, workers=WORKERS)
+        alone, herd, asked = [], [], 0
+        for number in range(run.rounds):
+            path = f"/herd/{server_name[0]}{number}"
+            alone += ask(server.port, path + "/alone", 1)
+            herd += ask(server.port, path, CLIENTS)
+            asked = max(asked, origin.asked.get(path, 0))
+            say(f"  {name} {number + 1}/{run.rounds}  {server_name:22} asked {origin.asked.get(path, 0)} times")
         server.stop()
-    return herds
+        figures[column(server_name)] = figure(alone, herd, asked)
+    return [Line(name, f"herd: {CLIENTS} clients, 10 MiB in 2 s, {WORKERS} workers on a core", figures)]
 
 
-def table(herds):
-    """As Markdown."""
-    lines = [
-        f"| herd: {CLIENTS} clients, {WORKERS} workers, 10 MiB in 2 s | origin requests | first octet, median | worst |"
-        " last octet, median | worst | one client alone | cut |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    for name, herd in herds.items():
-        cells = [f"{seconds:.3f} s" for values in [herd.first, herd.last]
-                 for seconds in [statistics.median(values), max(values)]] if herd.first else ["-"] * 4  # fmt: skip
-        lines.append(f"| {name} | {herd.asked} | {' | '.join(cells)} | {herd.alone:.3f} s | {herd.cut} |")
-    return "\n".join(lines)
+def figure(alone, herd, asked):
+    came = [times for times in herd if times]
+    first, last = (max(times[which] for times in came) for which in [0, 1])
+    one = statistics.median(times[1] for times in alone if times)
+    cut = len(herd) - len(came)
+    text = f"asked {asked}, first octet {first:.2f} s, last {last:.2f} s (alone {one:.2f} s)" + (f", {cut} cut off" if cut else "")
+    return Figure(last, text, {"origin requests": asked, "last : alone": last / one})

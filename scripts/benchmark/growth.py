@@ -1,0 +1,91 @@
+"""`scripts/bench --growth`: what a request costs with 1, 100 and 10,000 connections, and with 100, 10,000 and a million objects.
+
+Objects are of 1 KiB each and asked for at random. For hits from memory the tier is made large enough for all of them;
+the others are read from the directory. nginx keeps nothing in memory but names, so it has one line.
+"""
+
+from benchmark.chart import panels
+from benchmark.load import Row, load, median, tell
+from benchmark.requests import ROWS
+from benchmark.starting import fill
+from benchmark.table import markdown
+
+CONNECTIONS = [1, 100, 10_000]
+OVER_CONNECTIONS = ["hit", "close", "uncached", "disk-64k"]
+OBJECTS = [100, 10_000, 1_000_000]
+OVER_OBJECTS = {"hit": ["bare", "baton, much memory", "nginx"], "disk-1k": ["bare", "baton, no memory tier", "nginx"]}
+TITLE = "Processor time a request, in µs"
+
+
+def measure(run):
+    """(row, what is across, {server: {x: microseconds}}) of each"""
+    found = [(name, "connections", over_connections(run, name)) for name in OVER_CONNECTIONS]
+    return found + [(name, "objects", over_objects(run, name, servers)) for name, servers in OVER_OBJECTS.items()]
+
+
+def over_connections(run, name):
+    row = ROWS[name]
+    with run.together([server for server in row.servers if server in ["bare", *ours(row.servers), "nginx"]]) as servers:
+        for server in servers:
+            for _ in range(3):
+                server.get(row.path)
+        return {
+            server.partition(",")[0]: values
+            for server, values in in_turns(run, name, servers, CONNECTIONS, lambda count: (with_connections(row, count), [])).items()
+        }
+
+
+def ours(names):
+    return [name for name in names if name.startswith("baton")]
+
+
+def with_connections(row, count):
+    # Where length is given the octets count, as many are under way at the end.
+    return Row(row.label, row.path, count, row.arguments, row.servers, row.bare, row.length)
+
+
+def over_objects(run, name, names):
+    found = {}
+    for server_name in run.takes_part(names):
+        with run.fresh(server_name) as server:
+            values, there = {}, 0
+            for count in OBJECTS:
+                if server_name != "bare":
+                    fill(run, name, server, count, there)
+                    server.wait_until_quiet()
+                there = count
+                row = Row("", "/1k", arguments=["-s", "random.lua"])
+                values |= in_turns(run, name, [server], [count], lambda count: (row, [count, run.seconds]))[server_name]
+            found[server_name.partition(",")[0]] = values
+    return found
+
+
+def in_turns(run, name, servers, counts, choose):
+    """{server: {count: median microseconds}}. `choose`: the row and the arguments of wrk's script for a count."""
+    found = {server.name: {} for server in servers}
+    for count in counts:
+        row, more = choose(count)
+        samples = {server.name: [] for server in servers}
+        for number in range(run.rounds):
+            for server in servers:
+                sample, _, trouble = load(server, row, run.seconds, run.directory, more)
+                tell(f"{name} × {count:,}", number, run.rounds, server.name, sample, trouble)
+                if sample:
+                    samples[server.name].append(sample)
+        for server_name, values in samples.items():
+            if values:
+                found[server_name][count] = median(values).microseconds
+    return found
+
+
+def table(found):
+    cells = [["row", "over", "server", *(f"{count:,}" for count in sorted({*CONNECTIONS, *OBJECTS}))]]
+    for name, across, series in found:
+        for server, values in series.items():
+            counts = (values.get(count) for count in sorted({*CONNECTIONS, *OBJECTS}))
+            cells.append([f"`{name}`", across, server, *("-" if value is None else f"{value:.1f} µs" for value in counts)])
+    return markdown(cells)
+
+
+def chart(found):
+    return panels(TITLE, [(f"{name}, by {across}", across, series) for name, across, series in found])

@@ -1,0 +1,67 @@
+"""One run of scripts/bench: how long each measurement takes, who takes part, and where everything is."""
+
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.processes import SERVER_CORE, Server
+from benchmark.servers import start, start_origin
+
+
+@dataclass
+class Run:
+    binaries: dict
+    # Gone at the end, with all that servers have stored.
+    directory: Path
+    rounds: int
+    seconds: int
+    # Kinds of servers that take part.
+    kinds: list
+    # Everything there is, at its full size.
+    is_full: bool = False
+    origin: Server = None
+
+    def start_origin(self):
+        self.origin = start_origin(self.binaries, self.directory)
+
+    def takes_part(self, names):
+        return [name for name in names if name.partition(",")[0] in self.kinds]
+
+    @contextmanager
+    def together(self, names, workers=1, cores=SERVER_CORE):
+        """Servers that take turns; what one has stored in an earlier row is there again."""
+        place = self.directory / f"{workers}-workers"
+        place.mkdir(exist_ok=True)
+        servers = [self.start(name, place, workers=workers, cores=cores) for name in self.takes_part(names)]
+        try:
+            yield servers
+        finally:
+            for server in servers:
+                server.stop()
+
+    @contextmanager
+    def fresh(self, name, **more):
+        """A server in a directory of its own, which is emptied."""
+        place = self.new_directory()
+        server = self.start(name, place, **more)
+        try:
+            yield server
+        finally:
+            server.stop()
+            empty_files(place)
+
+    def start(self, name, place, **more):
+        return start(name, self.binaries, place, self.origin.port, **more)
+
+    def new_directory(self):
+        return Path(tempfile.mkdtemp(dir=self.directory))
+
+
+def empty_files(place):
+    """Gives their space back. They are not removed before all is measured: for minutes, ext4 steps over each inode that
+    has been freed lately whenever it looks for one, which whoever makes files next would pay for."""
+    for path in place.rglob("*"):
+        if path.is_file() and path.stat().st_size > 4096:
+            os.truncate(path, 0)
