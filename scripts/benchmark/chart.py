@@ -11,10 +11,11 @@ from benchmark.results import RIVALS
 
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #1f2328 }
-  .quiet { fill: #59636e } .title { font-size: 15px; font-weight: 600 } .figure { font-size: 11px }
+  .quiet { fill: #59636e } .title { font-size: 15px; font-weight: 600 } 
+  .figure { font-size: 11px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
   .rule { stroke: #d1d9e0 } .one { stroke: #1f2328; stroke-width: 1.5 } .line { fill: none; stroke-width: 2 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #f0f6fc } .quiet { fill: #9198a1 } .rule { stroke: #3d444d } .one { stroke: #f0f6fc }
+    text { fill: #f0f6fc } .quiet { fill: #9198a1 } .figure { stroke: #0d1117 } .rule { stroke: #3d444d } .one { stroke: #f0f6fc }
   }
 """
 # Of middling lightness: they are seen on white and on black.

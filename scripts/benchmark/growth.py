@@ -7,6 +7,7 @@ the others are read from the directory. nginx keeps nothing in memory but names,
 from benchmark.chart import panels
 from benchmark.load import Row, load, median, tell
 from benchmark.requests import ROWS
+from benchmark.results import column
 from benchmark.starting import fill
 from benchmark.table import markdown
 
@@ -25,18 +26,12 @@ def measure(run):
 
 def over_connections(run, name):
     row = ROWS[name]
-    with run.together([server for server in row.servers if server in ["bare", *ours(row.servers), "nginx"]]) as servers:
+    with run.together([server for server in row.servers if column(server) in ["bare", "baton"] or server == "nginx"]) as servers:
         for server in servers:
             for _ in range(3):
                 server.get(row.path)
-        return {
-            server.partition(",")[0]: values
-            for server, values in in_turns(run, name, servers, CONNECTIONS, lambda count: (with_connections(row, count), [])).items()
-        }
-
-
-def ours(names):
-    return [name for name in names if name.startswith("baton")]
+        found = in_turns(run, name, servers, CONNECTIONS, lambda count: (with_connections(row, count), []))
+    return {column(server): values for server, values in found.items()}
 
 
 def with_connections(row, count):
@@ -49,14 +44,14 @@ def over_objects(run, name, names):
     for server_name in run.takes_part(names):
         with run.fresh(server_name) as server:
             values, there = {}, 0
-            for count in OBJECTS:
+            for count in OBJECTS[:-1] if run.is_quick else OBJECTS:
                 if server_name != "bare":
                     fill(run, name, server, count, there)
                     server.wait_until_quiet()
                 there = count
                 row = Row("", "/1k", arguments=["-s", "random.lua"])
                 values |= in_turns(run, name, [server], [count], lambda count: (row, [count, run.seconds]))[server_name]
-            found[server_name.partition(",")[0]] = values
+            found[column(server_name)] = values
     return found
 
 

@@ -129,7 +129,7 @@ def measure(run, name):
             say(f"  {name} {number + 1}/{run.rounds}  {server_name:22} asked {origin.asked.get(path, 0)} times")
         server.stop()
         figures[column(server_name)] = figure(alone, herd, asked)
-    return [Line(name, f"herd: {CLIENTS} clients, 10 MiB in 2 s, {WORKERS} workers on a core", figures)]
+    return [Line(name, f"{CLIENTS} clients at once, 10 MiB in 2 s, {WORKERS} workers", figures)]
 
 
 def figure(alone, herd, asked):

@@ -7,7 +7,7 @@ of 256 MiB it holds the bodies besides.
 
 from benchmark.load import say
 from benchmark.processes import memory_of
-from benchmark.results import Figure, Line, octets
+from benchmark.results import Figure, Line, column, octets
 from benchmark.starting import fill
 
 REQUESTS = 100_000
@@ -34,5 +34,5 @@ def measure(run, name):
 
 def line(name, label, held, servers):
     return Line(name, label, {
-        server.partition(",")[0]: Figure(held[server], octets(held[server])) for server in servers if server in held
+        column(server): Figure(held[server], octets(held[server])) for server in servers if server in held
     })  # fmt: skip

@@ -19,8 +19,9 @@ class Run:
     seconds: int
     # Kinds of servers that take part.
     kinds: list
-    # Everything there is, at its full size.
+    # Everything there is, at its full size; or as little as shows something.
     is_full: bool = False
+    is_quick: bool = False
     origin: Server = None
 
     def start_origin(self):

@@ -201,6 +201,8 @@ http_access allow all
 cache_dir aufs {directory}/cache 65536 64 256
 cache_mem 256 MB
 maximum_object_size 1 GB
+# The origin sends no Date, without which Squid takes nothing for fresh.
+refresh_pattern . 600 0% 600 override-expire
 access_log none
 cache_log {directory}/cache.log
 cache_store_log none

@@ -5,7 +5,7 @@ same origin without being asked. Only octets are counted.
 import statistics
 
 from benchmark.load import say
-from benchmark.results import Figure, Line
+from benchmark.results import Figure, Line, column
 from benchmark.streams import Stream, drain
 
 PATH, CONNECTIONS = "/100m", 4
@@ -28,7 +28,7 @@ def measure(run, name):
                 rates[server_name].append(octets / run.seconds / 1e9)
                 say(f"  {name} {number + 1}/{run.rounds}  {server_name:22} {used / octets * 1e9:.3f} s/GB {octets / run.seconds / 1e9:.2f} GB/s")
     figures = {
-        server.partition(",")[0]: Figure(
+        column(server): Figure(
             statistics.median(values), f"{statistics.median(values):.3f} s/GB ({statistics.median(rates[server]):.2f} GB/s)"
         )
         for server, values in costs.items()
