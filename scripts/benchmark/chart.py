@@ -134,9 +134,9 @@ def panel(left, top, label, across, series):
 
 
 def nice(value):
-    """The least of 1, 2, 4, 5, 10 times a power of ten that is no less."""
+    """The least round number that is no less."""
     unit = 10 ** math.floor(math.log10(value))
-    return next(step * unit for step in [1, 2, 4, 5, 10] if step * unit >= value)
+    return next(step * unit for step in [1, 1.5, 2, 3, 4, 5, 6, 8, 10] if step * unit >= value)
 
 
 def power(x):

@@ -12,21 +12,30 @@ from benchmark.starting import fill
 from benchmark.table import markdown
 
 CONNECTIONS = [1, 100, 10_000]
-OVER_CONNECTIONS = ["hit", "close", "uncached", "disk-64k"]
+# Seconds that a measurement takes at the least with the most of them: opening them takes one.
+PATIENCE = 4
+HOT, DISK = ["bare", "baton, many", "nginx, many"], ["bare", "baton, many, no memory tier", "nginx, many"]
+OVER_CONNECTIONS = {"hit": HOT, "close": HOT, "uncached": HOT, "disk-64k": DISK}
 OBJECTS = [100, 10_000, 1_000_000]
 OVER_OBJECTS = {"hit": ["bare", "baton, much memory", "nginx"], "disk-1k": ["bare", "baton, no memory tier", "nginx"]}
+NAMES = list(dict.fromkeys([*OVER_CONNECTIONS, *OVER_OBJECTS]))
 TITLE = "Processor time a request, in µs"
 
 
-def measure(run):
+def measure(run, rows):
     """(row, what is across, {server: {x: microseconds}}) of each"""
-    found = [(name, "connections", over_connections(run, name)) for name in OVER_CONNECTIONS]
-    return found + [(name, "objects", over_objects(run, name, servers)) for name, servers in OVER_OBJECTS.items()]
+    kinds = [("connections", over_connections, OVER_CONNECTIONS), ("objects", over_objects, OVER_OBJECTS)]
+    return [
+        (name, across, measure_one(run, name, servers))
+        for across, measure_one, names in kinds
+        for name, servers in names.items()
+        if name in rows
+    ]
 
 
-def over_connections(run, name):
+def over_connections(run, name, names):
     row = ROWS[name]
-    with run.together([server for server in row.servers if column(server) in ["bare", "baton"] or server == "nginx"]) as servers:
+    with run.together(names) as servers:
         for server in servers:
             for _ in range(3):
                 server.get(row.path)
@@ -50,7 +59,7 @@ def over_objects(run, name, names):
                     server.wait_until_quiet()
                 there = count
                 row = Row("", "/1k", arguments=["-s", "random.lua"])
-                values |= in_turns(run, name, [server], [count], lambda count: (row, [count, run.seconds]))[server_name]
+                values |= in_turns(run, name, [server], [count], lambda count: (row, [count]))[server_name]
             found[column(server_name)] = values
     return found
 
@@ -60,10 +69,11 @@ def in_turns(run, name, servers, counts, choose):
     found = {server.name: {} for server in servers}
     for count in counts:
         row, more = choose(count)
+        seconds = max(run.seconds, PATIENCE) if row.connections == CONNECTIONS[-1] else run.seconds
         samples = {server.name: [] for server in servers}
         for number in range(run.rounds):
             for server in servers:
-                sample, _, trouble = load(server, row, run.seconds, run.directory, more)
+                sample, _, trouble = load(server, row, seconds, run.directory, more)
                 tell(f"{name} × {count:,}", number, run.rounds, server.name, sample, trouble)
                 if sample:
                     samples[server.name].append(sample)

@@ -26,7 +26,7 @@ done = function(summary) io.write("octets ", string.format("%d", summary.bytes),
     # One of that many objects, each of which new.lua has asked for.
     "random.lua": """
 local count = 1
-init = function(args) count = tonumber(args[1]); math.randomseed(tonumber(args[2])) end
+init = function(args) count = tonumber(args[1]) end
 request = function() return wrk.format("GET", wrk.path .. "/" .. math.random(count)) end
 """,
     "new.lua": """

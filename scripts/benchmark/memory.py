@@ -11,7 +11,7 @@ from benchmark.results import Figure, Line, column, octets
 from benchmark.starting import fill
 
 REQUESTS = 100_000
-SERVERS = ["baton, no memory tier", "nginx"]
+SERVERS = ["baton, no memory tier", "nginx, little"]
 HOT = "baton"
 
 
@@ -28,7 +28,7 @@ def measure(run, name):
     return [
         line("memory-idle", "memory idle, no memory tier", idle, SERVERS),
         line("memory-after", f"{what}, no memory tier", after, SERVERS),
-        line("memory-hot", f"{what}, memory tier of 256 MiB", after, [HOT, "nginx"]),
+        line("memory-hot", f"{what}, memory tier of 256 MiB", after, [HOT, "nginx, little"]),
     ]
 
 

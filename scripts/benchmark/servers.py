@@ -51,6 +51,15 @@ def baton_with_much_memory(place):
     return baton(place, ["--set", "cache.memory=8GiB"])
 
 
+def baton_for_many(place, flags=()):
+    """Room for ten thousand requests at once in one worker, where the defaults would answer some with 503."""
+    return baton(place, ["--set", "worker.max_active=10000", "--set", "queue.capacity=20000", *flags])
+
+
+def baton_for_many_without_memory(place):
+    return baton_for_many(place, ["--set", "cache.memory=0"])
+
+
 def baton_before(place):
     """Another build, given by --against; one from before the disk store knows memory only, its default."""
     command = baton(place, binary="before")
@@ -71,22 +80,22 @@ def baton_forward(place):
 # === nginx
 
 
-def nginx(place, log="off", more=""):
-    """`more`: directives for the server."""
+def nginx(place, log="off", more="", connections=IDLE_CONNECTIONS + 1000, names="256m"):
+    """`more`: directives for the server. `names`: room for those of what is cached, some 8,000 a megabyte."""
     user = "user root;" if os.getuid() == 0 else ""
     temporary = "".join(f"{kind}_temp_path temp; " for kind in ["client_body", "fastcgi", "uwsgi", "scgi", "proxy"])
     # Behind one deferred socket, one of several workers would take nearly all connections.
     listening = "deferred" if place.workers == 1 else "reuseport"
     (place.directory / "nginx.conf").write_text(
         f"""{user}
-daemon off; worker_processes {place.workers}; worker_rlimit_nofile {IDLE_CONNECTIONS + 2000};
+daemon off; worker_processes {place.workers}; worker_rlimit_nofile {connections + 1000};
 pid nginx.pid; error_log error.log;
-events {{ worker_connections {IDLE_CONNECTIONS + 1000}; }}
+events {{ worker_connections {connections}; }}
 http {{
   {temporary}
   keepalive_requests 1000000000; keepalive_timeout 300s; access_log {log};
   open_file_cache max=10000 inactive=300s; open_file_cache_valid 300s;
-  proxy_cache_path cache levels=1:2 keys_zone=kept:256m max_size=64g inactive=24h use_temp_path=off;
+  proxy_cache_path cache levels=1:2 keys_zone=kept:{names} max_size=64g inactive=24h use_temp_path=off;
   upstream origin {{ server 127.0.0.1:{place.origin}; keepalive 64; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{place.port} backlog=4096 {listening};
@@ -106,6 +115,16 @@ http {{
 
 def nginx_with_log(place):
     return nginx(place, log="access.log")
+
+
+def nginx_for_many(place):
+    """Ten thousand connections to clients, and as many to the origin."""
+    return nginx(place, connections=2 * IDLE_CONNECTIONS + 1000)
+
+
+def nginx_in_little_room(place):
+    """As many connections as baton takes by default, and room for 200,000 names: both cost memory before they are used."""
+    return nginx(place, connections=4096, names="25m")
 
 
 def nginx_with_lock(place):
@@ -227,11 +246,15 @@ COMMANDS = {
     "baton": baton,
     "baton, no memory tier": baton_without_memory,
     "baton, much memory": baton_with_much_memory,
+    "baton, many": baton_for_many,
+    "baton, many, no memory tier": baton_for_many_without_memory,
     "baton, forward": baton_forward,
     "before": baton_before,
     "bare": bare,
     "nginx": nginx,
     "nginx, log": nginx_with_log,
+    "nginx, many": nginx_for_many,
+    "nginx, little": nginx_in_little_room,
     "nginx, lock": nginx_with_lock,
     "nginx, telling": nginx_that_tells,
     "haproxy": haproxy,
