@@ -29,11 +29,12 @@ local count = 1
 init = function(args) count = tonumber(args[1]) end
 request = function() return wrk.format("GET", wrk.path .. "/" .. math.random(count)) end
 """,
+    # From a number on, up to another, and then from 1 again.
     "new.lua": """
-local number = 0
-init = function(args) number = tonumber(args[1]) or 0 end
+local number, most = 0, math.huge
+init = function(args) number, most = tonumber(args[1]) or 0, tonumber(args[2]) or most end
 request = function()
-  number = number + 1
+  number = number < most and number + 1 or 1
   return wrk.format("GET", wrk.path .. "/" .. number)
 end
 """,

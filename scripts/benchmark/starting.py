@@ -41,10 +41,10 @@ def median_start(run, row, name, objects):
 
 
 def fill(run, row, server, objects, begin=0):
-    """/1k/N for each N up to `objects`."""
+    """/1k/N for each N up to `objects`, and no others."""
     count = begin
     while count < objects:
-        # At least: those under way at the end have taken numbers, too; some are asked for twice.
-        _, requests, trouble = load(server, STORE_ROWS["store-1k"], 3, run.directory, more=[count])
+        # Those under way at the end have taken numbers, too: some are asked for twice.
+        _, requests, trouble = load(server, STORE_ROWS["store-1k"], 3, run.directory, more=[count, objects])
         count += requests
-        say(f"  {row}  {server.name:22} {count:,} objects {'; '.join(trouble)}")
+        say(f"  {row}  {server.name:22} {min(count, objects):,} objects {'; '.join(trouble)}")
