@@ -4,6 +4,8 @@ Objects are of 1 KiB each and asked for at random. For hits from memory the tier
 the others are read from the directory. nginx keeps nothing in memory but names, so it has one line.
 """
 
+from dataclasses import replace
+
 from benchmark.chart import panels
 from benchmark.load import Row, load, median, tell
 from benchmark.requests import ROWS
@@ -29,7 +31,7 @@ def measure(run, rows):
         (name, across, measure_one(run, name, servers))
         for across, measure_one, names in kinds
         for name, servers in names.items()
-        if name in rows
+        if name in rows and run.takes_part(servers)
     ]
 
 
@@ -39,13 +41,8 @@ def over_connections(run, name, names):
         for server in servers:
             for _ in range(3):
                 server.get(row.path)
-        found = in_turns(run, name, servers, CONNECTIONS, lambda count: (with_connections(row, count), []))
+        found = in_turns(run, name, servers, CONNECTIONS, lambda count: (replace(row, connections=count), []))
     return {column(server): values for server, values in found.items()}
-
-
-def with_connections(row, count):
-    # Where length is given the octets count, as many are under way at the end.
-    return Row(row.label, row.path, count, row.arguments, row.servers, row.bare, row.length)
 
 
 def over_objects(run, name, names):

@@ -17,14 +17,16 @@ CONNECTIONS = 32
 
 def measure(run, name):
     row = ROWS["hit"]
+    if not run.takes_part(SERVERS):
+        return []
     with run.together(SERVERS) as servers:
         for server in servers:
             server.get(row.path)
-        # Only where it is left out does another one say what the rate is.
-        measure_of_all = next((server for server in servers if server.name == "nginx"), servers[-1])
-        sample, _, _ = load(measure_of_all, row, run.seconds, run.directory)
+        # Only where nginx is left out does another one say what the rate is.
+        yardstick = next((server for server in servers if server.name == "nginx"), servers[-1])
+        sample, _, _ = load(yardstick, row, run.seconds, run.directory)
         rate = int(sample.rate / 2)
-        say(f"  {name}  {measure_of_all.name} can do {sample.rate:.0f}/s")
+        say(f"  {name}  {yardstick.name} can do {sample.rate:.0f}/s")
         rounds = {server.name: [] for server in servers}
         for number in range(run.rounds):
             for server in servers:

@@ -100,7 +100,7 @@ def versions(binary, programs):
         "squid": output_of(["squid", "-v"]).replace("Squid Cache: Version", "squid"),
         "wrk": re.sub(r"wrk (\S+).*", r"wrk \1", output_of(["wrk", "-v"])),
     }
-    file_system = output_of(["stat", "-f", "-c", "%T", tempfile.gettempdir()])
+    file_system = output_of(["findmnt", "-n", "-o", "FSTYPE", "--target", tempfile.gettempdir()])
     return (
         f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, {file_system}; {ours}; "
         + "; ".join(told[program] for program in programs)
