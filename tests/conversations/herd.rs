@@ -354,15 +354,17 @@ fn what_is_stale_is_revalidated_once() {
 #[test]
 fn what_nobody_waits_for_any_more_ends() {
     for store in STORES {
-        let ended = Gate::new();
+        let (joined, ended) = (Gate::new(), Gate::new());
         let origin = Origin::conversing({
-            let ended = ended.clone();
+            let (joined, ended) = (joined.clone(), ended.clone());
             move |_, stream| {
                 let head = format!("HTTP/1.1 200 OK\r\n{FRESH}Transfer-Encoding: chunked\r\n\r\n");
                 let mut written = stream.write_all(head.as_bytes());
                 let chunk = format!("{:x}\r\n{}\r\n", 10_000, "x".repeat(10_000));
                 while written.is_ok() {
                     written = stream.write_all(chunk.as_bytes());
+                    // What is far ahead of the store's memory cannot be joined any more.
+                    joined.wait();
                 }
                 ended.open();
                 false
@@ -375,6 +377,7 @@ fn what_nobody_waits_for_any_more_ends() {
             client.exactly(1000).unwrap();
         }
         assert_eq!(origin.count("/"), 1);
+        joined.open();
         clients.into_iter().for_each(Client::reset);
         eventually("the origin server is let go", || {
             ended.is_open().then_some(())

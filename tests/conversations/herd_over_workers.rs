@@ -73,7 +73,7 @@ fn one_request_to_the_origin_server_for_all_workers() {
         for client in &mut asked(&baton, CLIENTS, "/", "") {
             assert!(client.response().body == body, "{store}");
         }
-        assert_eq!(origin.count("/"), 1, "{store}");
+        assert_asked(&origin, 1, store);
         let lines = baton.access_lines(3 * CLIENTS);
         assert!(workers(&lines).len() > 1, "{store}: {:?}", workers(&lines));
         let joined = lines.iter().filter(|line| line.contains("cache=joined"));
