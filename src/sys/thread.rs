@@ -2,6 +2,17 @@
 
 #![expect(unsafe_code, reason = "system calls that no crate wraps")]
 
+/// From now on this thread, when it is woken, waits until whoever woke it has to wait: it gets its share of the time, but
+/// not in the middle of another's work. A kernel that refuses costs a change of threads.
+pub fn never_interrupt() {
+    const OURSELVES: libc::pid_t = 0;
+    // SAFETY: sched_param is a plain number; the call reads it and keeps nothing.
+    unsafe {
+        let none: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(OURSELVES, libc::SCHED_BATCH, &none);
+    }
+}
+
 /// From now on this thread runs, and reads from the disk, when nobody else wants to. A kernel that refuses costs others
 /// a little of their time.
 pub fn yield_to_others() {

@@ -1,31 +1,59 @@
 //! Work that may wait for a disk, done away from the loop.
 //!
-//! One thread does it all, job after job, as long as it gets on: a wake and a change of threads are paid for once a
-//! burst and not once a job. Where a job takes long, another thread goes on with the rest, up to a few; so one
-//! file that hangs does not hold up the others. The threads are the runtime's.
+//! One thread does it all, job after job, as long as it gets on, and hands back what it has done many at a time: a wake
+//! and a change of threads are paid for once a burst and not once a job. Where a job takes long, another thread goes on
+//! with the rest, up to a few; so one file that hangs does not hold up the others. The threads are the runtime's.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
+
+use crate::sys::thread;
 
 /// A job that has not begun after this is worth another thread.
 const LONG: Duration = Duration::from_millis(5);
 /// Threads at once.
 const MOST: usize = 4;
+/// How long what is done waits for what is done next.
+const HELD: Duration = Duration::from_micros(500);
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Does something, and returns what tells of it: that is called where the job came from.
+type Job = Box<dyn FnOnce() -> Done + Send>;
+type Done = Box<dyn FnOnce() + Send>;
 
 #[derive(Clone, Default)]
 pub struct Elsewhere {
-    queue: Arc<Mutex<Queue>>,
+    local: Rc<Local>,
+    shared: Arc<Shared>,
+}
+
+/// The part of the loop.
+#[derive(Default)]
+struct Local {
+    /// Jobs that no thread knows of yet.
+    pending: RefCell<Vec<Job>>,
+    /// Jobs that have not been told of.
+    open: Cell<usize>,
+    /// The task that hands jobs over and takes them back, while there are any.
+    tender: RefCell<Option<tokio::task::JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There are jobs to be handed over, or some are done.
+    news: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    done: Vec<Done>,
     threads: usize,
     /// When a job was last begun.
     began: Option<Instant>,
@@ -37,27 +65,50 @@ impl Elsewhere {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (say, mut done) = oneshot::channel();
-        self.submit(Box::new(move || drop(say.send(job()))));
-        loop {
-            match timeout(LONG, &mut done).await {
-                Ok(result) => return result.ok(),
-                Err(_) => self.help(),
-            }
+        let (say, done) = oneshot::channel();
+        self.submit(Box::new(move || {
+            // A bug in one job must not end the others: its channel closes, and who waits for it hears.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            Box::new(move || drop(result.map(|value| say.send(value))))
+        }));
+        done.await.ok()
+    }
+
+    /// It is handed over when the tasks that are ready now have had their turn: they may have more.
+    fn submit(&self, job: Job) {
+        self.local.pending.borrow_mut().push(job);
+        self.local.open.set(self.local.open.get() + 1);
+        let mut tender = self.local.tender.borrow_mut();
+        match &*tender {
+            Some(tender) if !tender.is_finished() => self.shared.news.notify_one(),
+            _ => *tender = Some(tokio::task::spawn_local(self.clone().tend())),
         }
     }
 
-    fn submit(&self, job: Job) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.jobs.push_back(job);
-        if queue.threads == 0 {
-            self.start(&mut queue);
+    async fn tend(self) {
+        while self.local.open.get() > 0 {
+            let pending = self.local.pending.take();
+            let done = {
+                let mut queue = self.shared.lock();
+                queue.jobs.extend(pending);
+                if queue.threads == 0 && !queue.jobs.is_empty() {
+                    self.start(&mut queue);
+                }
+                std::mem::take(&mut queue.done)
+            };
+            self.local.open.set(self.local.open.get() - done.len());
+            done.into_iter().for_each(|done| done());
+            if self.local.open.get() > 0
+                && timeout(LONG, self.shared.news.notified()).await.is_err()
+            {
+                self.help();
+            }
         }
     }
 
     /// Another thread, if jobs wait and nothing has moved for long.
     fn help(&self) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.shared.lock();
         let stands = queue.began.is_none_or(|began| began.elapsed() >= LONG);
         if !queue.jobs.is_empty() && stands && queue.threads < MOST {
             self.start(&mut queue);
@@ -66,27 +117,43 @@ impl Elsewhere {
 
     fn start(&self, queue: &mut Queue) {
         queue.threads += 1;
-        let own = self.queue.clone();
-        tokio::task::spawn_blocking(move || work(&own));
+        let own = self.shared.clone();
+        tokio::task::spawn_blocking(move || own.work());
     }
 }
 
-/// Does jobs until none is left.
-fn work(queue: &Mutex<Queue>) {
-    loop {
-        let job = {
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.began = Some(Instant::now());
-            match queue.jobs.pop_front() {
-                Some(job) => job,
-                None => {
-                    queue.threads -= 1;
-                    return;
+impl Shared {
+    /// Does jobs until none is left.
+    fn work(&self) {
+        thread::never_interrupt();
+        let mut told = Instant::now();
+        let mut done = None;
+        loop {
+            let job = {
+                let mut queue = self.lock();
+                let now = Instant::now();
+                queue.done.extend(done.take());
+                // Where the next job hangs, the loop finds what is done by itself.
+                let is_time = queue.jobs.is_empty() || now - told >= HELD;
+                if is_time && !queue.done.is_empty() {
+                    told = now;
+                    self.news.notify_one();
                 }
-            }
-        };
-        // A bug in one job must not end the others: its channel closes, and who waits for it hears.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                queue.began = Some(now);
+                match queue.jobs.pop_front() {
+                    Some(job) => job,
+                    None => {
+                        queue.threads -= 1;
+                        return;
+                    }
+                }
+            };
+            done = Some(job());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,11 +180,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_is_told_although_the_next_one_hangs() {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        run(async {
+            let elsewhere = Elsewhere::default();
+            let first = elsewhere.run(|| 1);
+            let hangs = elsewhere.run(move || wait.recv().is_ok());
+            let first = async {
+                assert_eq!(first.await, Some(1));
+                go.send(()).unwrap();
+            };
+            assert_eq!(tokio::join!(first, hangs).1, Some(true));
+        });
+    }
+
+    #[test]
     fn one_that_panics_is_told_and_ends_nothing() {
         run(async {
             let elsewhere = Elsewhere::default();
             assert_eq!(elsewhere.run(|| -> u8 { panic!("on purpose") }).await, None);
             assert_eq!(elsewhere.run(|| 7).await, Some(7));
         });
+    }
+
+    #[test]
+    fn another_loop_may_go_on_with_it() {
+        let elsewhere = Elsewhere::default();
+        assert_eq!(run(elsewhere.run(|| 1)), Some(1));
+        assert_eq!(run(elsewhere.run(|| 2)), Some(2));
     }
 }
