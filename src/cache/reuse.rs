@@ -1,6 +1,6 @@
 //! May a stored response answer this request now (RFC 9111 section 4)? A verdict with its reason.
 //!
-//! A request without cache fields costs one pass over its names and no allocation. That the stored response was
+//! A request without cache fields costs no allocation. That the stored response was
 //! selected by Vary is for the store to have seen to. The exchange's lookup calls it.
 
 use super::control::{CacheControl, pragma_no_cache};
@@ -209,8 +209,8 @@ fn obstacle(
     (!tolerated).then_some(reason)
 }
 
-/// Which fields that matter here a request has, found in one pass.
-#[derive(Clone, Copy, Default)]
+/// Which fields that matter here a request has.
+#[derive(Clone, Copy)]
 struct Asked {
     control: bool,
     pragma: bool,
@@ -222,20 +222,12 @@ struct Asked {
 
 impl Asked {
     fn by(headers: &Headers) -> Asked {
-        let mut asked = Asked::default();
-        for (name, _) in headers.iter() {
-            let is = |other: &str| name.eq_ignore_ascii_case(other);
-            match name.len() {
-                6 => asked.pragma |= is("pragma"),
-                8 => asked.for_origin |= is("if-match"),
-                13 => asked.control |= is("cache-control"),
-                14 => asked.content |= is("content-length"),
-                17 => asked.content |= is("transfer-encoding"),
-                19 => asked.for_origin |= is("if-unmodified-since"),
-                _ => {}
-            }
+        Asked {
+            control: headers.contains("cache-control"),
+            pragma: headers.contains("pragma"),
+            for_origin: headers.contains("if-match") || headers.contains("if-unmodified-since"),
+            content: headers.contains("content-length") || headers.contains("transfer-encoding"),
         }
-        asked
     }
 
     fn bypass(&self, headers: &Headers) -> Option<MissReason> {

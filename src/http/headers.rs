@@ -13,6 +13,8 @@ pub struct Headers {
     names: String,
     values: Vec<u8>,
     fields: Vec<Field>,
+    /// A bit for each name that was added, which others may share: most questions are about fields that are not there.
+    marks: u64,
 }
 
 /// The same fields in the same order, whatever was removed on the way.
@@ -43,6 +45,7 @@ impl Headers {
         self.names.clear();
         self.values.clear();
         self.fields.clear();
+        self.marks = 0;
     }
 
     pub fn len(&self) -> usize {
@@ -72,29 +75,37 @@ impl Headers {
     }
 
     /// The first field of that name.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields
-            .iter()
-            .find(|field| self.is(field, name))
-            .map(|field| self.value(field))
+        let mut fields = self.that_may_be(name).iter();
+        let field = fields.find(|field| self.is(field, name))?;
+        Some(self.value(field))
     }
 
+    #[inline]
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields
+        self.that_may_be(name)
             .iter()
             .filter(move |field| self.is(field, name))
             .map(|field| self.value(field))
     }
 
     pub fn count(&self, name: &str) -> usize {
-        self.fields
-            .iter()
-            .filter(|field| self.is(field, name))
-            .count()
+        self.get_all(name).count()
     }
 
+    #[inline]
     pub fn contains(&self, name: &str) -> bool {
-        self.fields.iter().any(|field| self.is(field, name))
+        self.get(name).is_some()
+    }
+
+    /// None of the fields where none has that name for certain, else all.
+    #[inline]
+    fn that_may_be(&self, name: &str) -> &[Field] {
+        match self.marks & mark(name) {
+            0 => &[],
+            _ => &self.fields,
+        }
     }
 
     /// One field of that name with that value, in the place of the first there was, or at the end.
@@ -174,6 +185,7 @@ impl Headers {
         };
         self.names.push_str(name);
         self.values.extend_from_slice(value);
+        self.marks |= mark(name);
         field
     }
 
@@ -188,6 +200,13 @@ impl Headers {
     fn is(&self, field: &Field, name: &str) -> bool {
         is(&self.names, field, name)
     }
+}
+
+/// One bit of 64, the same for a name in any case.
+#[inline]
+fn mark(name: &str) -> u64 {
+    let first = name.as_bytes().first().map_or(0, |octet| octet | 0x20);
+    1 << ((name.len() * 11 + usize::from(first)) % 64)
 }
 
 // RFC 9110 5.1: "Field names are case-insensitive"

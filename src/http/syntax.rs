@@ -138,18 +138,19 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// Appends `number` in decimal. A log line and a head have many small ones.
-pub fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
-    if number < 10 {
-        return out.push(b'0' + number as u8);
+#[inline]
+pub fn write_decimal(number: u64, out: &mut Vec<u8>) {
+    match number {
+        0..10 => out.push(b'0' + number as u8),
+        _ => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
     }
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    while number > 0 {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-    out.extend_from_slice(&digits[at..]);
+}
+
+/// The same with leading zeros, in six digits.
+pub fn write_six_digits(number: u32, out: &mut Vec<u8>) {
+    let mut digits = itoa::Buffer::new();
+    let with_a_one_before = digits.format(1_000_000 + number % 1_000_000);
+    out.extend_from_slice(&with_a_one_before.as_bytes()[1..]);
 }
 
 /// Appends an address as text. IPv4, which every request to a reverse proxy writes several times, without the
@@ -221,6 +222,11 @@ mod tests {
             let mut out = Vec::new();
             write_decimal(number, &mut out);
             assert_eq!(out, number.to_string().into_bytes());
+        }
+        for (number, expected) in [(0, "000000"), (7, "000007"), (999_999, "999999")] {
+            let mut out = Vec::new();
+            write_six_digits(number, &mut out);
+            assert_eq!(out, expected.as_bytes());
         }
         for text in ["0.0.0.0", "127.0.0.1", "255.100.9.10", "::1", "2001:db8::1"] {
             let mut out = Vec::new();

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -59,7 +60,7 @@ pub enum TargetError {
 /// Names are in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
-    Name(Box<str>),
+    Name(Arc<str>),
     V4(Ipv4Addr),
     V6(Ipv6Addr),
 }
@@ -236,14 +237,14 @@ impl Target {
 }
 
 /// A target with what follows its authority.
-struct Parts<'a> {
-    target: Target,
+pub struct Parts<'a> {
+    pub target: Target,
     /// From the path's first octet; may be empty or begin with `?` in absolute form.
     path_and_query: &'a [u8],
 }
 
 impl<'a> Parts<'a> {
-    fn split(method: &Method, raw: &'a [u8]) -> Result<Parts<'a>, TargetError> {
+    pub fn split(method: &Method, raw: &'a [u8]) -> Result<Parts<'a>, TargetError> {
         check_characters(raw)?;
         // RFC 9112 3.2.3: authority-form "is only used for CONNECT requests"
         if *method == Method::Connect {
@@ -329,6 +330,43 @@ fn check_path(path_and_query: &[u8]) -> Result<(), TargetError> {
     }
 }
 
+/// What the requests of a connection leave for the next one: nearly all name the same host.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The last Host field, and what it says.
+    host: Vec<u8>,
+    authority: Option<Authority>,
+    /// Memory for a path.
+    path: Vec<u8>,
+}
+
+impl Memory {
+    /// Takes back what nobody needs any more.
+    pub fn recycle(&mut self, uri: TargetUri) {
+        self.path = uri.path_and_query;
+    }
+
+    fn authority(&mut self, host: &[u8]) -> Result<Authority, TargetError> {
+        if let Some(known) = &self.authority
+            && self.host == host
+        {
+            return Ok(known.clone());
+        }
+        let authority = Authority::parse(host)?;
+        self.host.clear();
+        self.host.extend_from_slice(host);
+        self.authority = Some(authority.clone());
+        Ok(authority)
+    }
+
+    fn path(&mut self, parts: &[&[u8]]) -> Vec<u8> {
+        let mut path = std::mem::take(&mut self.path);
+        path.clear();
+        parts.iter().for_each(|part| path.extend_from_slice(part));
+        path
+    }
+}
+
 /// The target URI of a request: where it goes, and the name of what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetUri {
@@ -344,8 +382,18 @@ impl TargetUri {
         request: &RequestHead,
         fallback: Option<&Authority>,
     ) -> Result<TargetUri, TargetError> {
-        let host = host_field(request)?;
         let parts = Parts::split(&request.method, &request.target)?;
+        TargetUri::of_parts(request, parts, fallback, &mut Memory::default())
+    }
+
+    /// The same of a target that has been split already.
+    pub fn of_parts(
+        request: &RequestHead,
+        parts: Parts<'_>,
+        fallback: Option<&Authority>,
+        memory: &mut Memory,
+    ) -> Result<TargetUri, TargetError> {
+        let host = host_field(request, memory)?;
         let authority = match parts.target {
             // RFC 9112 3.2.2: "When a proxy receives a request with an absolute-form of request-target, the proxy MUST
             // ignore the received Host header field (if any) and instead replace it with the host information of the
@@ -359,12 +407,12 @@ impl TargetUri {
             // RFC 9112 3.2.4: "If a proxy receives an OPTIONS request with an absolute-form of request-target in which the
             // URI has an empty path and no query component, then the last proxy on the request chain MUST send a
             // request-target of "*""
-            [] if request.method == Method::Options => b"*".to_vec(),
-            [] if request.method == Method::Connect => Vec::new(),
+            [] if request.method == Method::Options => memory.path(&[b"*"]),
+            [] if request.method == Method::Connect => memory.path(&[]),
             // RFC 9112 3.2.1: "If the target URI's path component is empty, the client MUST send "/" as the path"
-            [] => b"/".to_vec(),
-            query @ [b'?', ..] => [b"/", query].concat(),
-            path => path.to_vec(),
+            [] => memory.path(&[b"/"]),
+            query @ [b'?', ..] => memory.path(&[b"/", query]),
+            path => memory.path(&[path]),
         };
         Ok(TargetUri {
             authority,
@@ -383,11 +431,14 @@ impl TargetUri {
 // RFC 9112 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
 // lacks a Host header field and to any request message that contains more than one Host header field line or a
 // Host header field with an invalid field value."
-fn host_field(request: &RequestHead) -> Result<Option<Authority>, TargetError> {
+fn host_field(
+    request: &RequestHead,
+    memory: &mut Memory,
+) -> Result<Option<Authority>, TargetError> {
     let mut fields = request.headers.get_all("host");
     match (fields.next(), fields.next()) {
         (_, Some(_)) => Err(TargetError::HostRepeated),
-        (Some(value), None) => Authority::parse(value).map(Some),
+        (Some(value), None) => memory.authority(value).map(Some),
         (None, None) if request.version == Version::Http11 => Err(TargetError::HostMissing),
         (None, None) => Ok(None),
     }

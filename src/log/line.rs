@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::http::syntax::{write_address, write_decimal};
+use crate::http::syntax::{write_address, write_decimal, write_six_digits};
 
 /// The end of a line that is being written.
 pub struct Line<'a>(pub &'a mut Vec<u8>);
@@ -33,13 +33,7 @@ impl Line<'_> {
     /// Seconds with microseconds: short requests are what a proxy has.
     pub fn seconds(&mut self, duration: Duration) -> &mut Self {
         self.number(duration.as_secs()).text(".");
-        let mut micros = duration.subsec_micros();
-        let mut digits = [b'0'; 6];
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (micros % 10) as u8;
-            micros /= 10;
-        }
-        self.0.extend_from_slice(&digits);
+        write_six_digits(duration.subsec_micros(), self.0);
         self
     }
 

@@ -181,7 +181,7 @@ impl BodyFile {
             }
         }
         let body = out.get(before..).unwrap_or_default();
-        match format::checksums(body) == self.checksums {
+        match format::agrees(body, &self.checksums) {
             true => Ok(()),
             false => Err(io::ErrorKind::InvalidData.into()),
         }

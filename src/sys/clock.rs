@@ -7,16 +7,24 @@ use nix::time::{ClockId, clock_gettime};
 /// Milliseconds since some moment before every process of ours; it never goes back and stops while the machine sleeps.
 #[must_use]
 pub fn monotonic_ms() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux always has CLOCK_MONOTONIC");
-    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
-    seconds * 1000 + nanos / 1_000_000
+    milliseconds(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux always has CLOCK_MONOTONIC"))
 }
 
-/// The same, and it goes on while the machine sleeps: what must not be trusted for longer, awake or not.
+/// The same as the kernel's last tick has left it, some milliseconds ago, at a fraction of the cost.
+#[must_use]
+pub fn coarse_ms() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
+        .expect("Linux always has CLOCK_MONOTONIC_COARSE");
+    milliseconds(time)
+}
+
+/// Milliseconds like `monotonic_ms`, and it goes on while the machine sleeps: what must not be trusted for longer, awake or not.
 #[must_use]
 pub fn awake_or_not_ms() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux always has CLOCK_BOOTTIME");
+    milliseconds(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux always has CLOCK_BOOTTIME"))
+}
+
+fn milliseconds(time: TimeSpec) -> u64 {
     let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
     seconds * 1000 + nanos / 1_000_000

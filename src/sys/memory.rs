@@ -149,6 +149,18 @@ fn seal(fd: &OwnedFd, seals: SealFlag) -> io::Result<()> {
     Ok(())
 }
 
+/// Tells the allocator that this process takes and frees middle-sized pieces all the time: what it has freed of them is
+/// kept for the next ones, up to some MiB, and large ones go back to the system at once.
+pub fn expect_many_buffers() {
+    const KEPT: libc::c_int = 8 << 20;
+    const LARGE: libc::c_int = 256 << 10;
+    // SAFETY: numbers in, a number out.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
+
 /// Gives freed memory back to the system: the allocator keeps what a crowd of connections has used.
 pub fn give_back_freed() {
     // SAFETY: `malloc_trim` takes no pointer and may be called at any time.

@@ -8,9 +8,9 @@ use std::cell::RefCell;
 pub const ORDINARY: usize = 16 * 1024;
 /// Octets read at once of a large body.
 pub const LARGE: usize = 256 * 1024;
-/// Buffers of each size kept for the next user.
+/// Buffers of each size kept for the next user. Of a large one, only the part that was ever used takes memory.
 const KEPT_ORDINARY: usize = 64;
-const KEPT_LARGE: usize = 16;
+const KEPT_LARGE: usize = 64;
 
 #[derive(Default)]
 struct Free {

@@ -72,7 +72,7 @@ impl Inbox {
     /// Like `fill`, but owns no memory as long as nothing has come.
     pub async fn fill_when_ready(&mut self, stream: &Stream, max: usize) -> io::Result<usize> {
         loop {
-            let mut ready = stream.readable().await?;
+            let mut ready = stream.readable_alone().await?;
             self.make_room(max);
             match stream.try_read(&mut self.buffer, max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -102,6 +102,10 @@ impl Inbox {
     }
 
     fn make_room(&mut self, max: usize) {
+        // An empty one that is too small is exchanged, not enlarged.
+        if self.buffer.capacity() < max {
+            self.release();
+        }
         if self.buffer.capacity() == 0 {
             self.buffer = if max > buffers::ORDINARY {
                 buffers::take_large()

@@ -77,6 +77,13 @@ impl Stream {
         self.fd.registration()?.readable().await
     }
 
+    /// The same for the one task that reads the connection, at less cost; a second one that waited so would take the
+    /// first one's place.
+    pub async fn readable_alone(&self) -> io::Result<AsyncFdReadyGuard<'_, RawFd>> {
+        let registration = self.fd.registration()?;
+        std::future::poll_fn(|task| registration.poll_read_ready(task)).await
+    }
+
     /// Waits until the peer has reset the connection. An end of input is none: whoever has shut one direction may
     /// still read.
     pub async fn reset(&self) -> io::Result<()> {
@@ -166,6 +173,21 @@ impl Stream {
         }
         pace.moved(written);
         Ok(written)
+    }
+
+    /// Writes what the kernel takes now of `octets`, behind which a file follows at once.
+    pub fn try_write_before_file(&self, octets: &[u8]) -> io::Result<usize> {
+        retry(|| socket::send_more(self.fd.as_fd(), octets))
+    }
+
+    /// Lets the kernel send what it takes now of those octets of `file`.
+    pub fn try_send_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+    ) -> io::Result<usize> {
+        retry(|| files::send(self.fd.as_fd(), file, offset, count))
     }
 
     /// Writes all of `octets`, behind which a file follows at once.

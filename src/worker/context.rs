@@ -1,12 +1,11 @@
 //! What all sessions of this worker share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::herd::Herd;
 use super::kept::Kept;
+use super::lobby::Lobby;
 use super::meter;
 use super::returns::Returns;
 use crate::access::{Clients, Destinations};
@@ -55,6 +55,7 @@ pub struct Context {
     pub region: Region,
     pub channel: Channel,
     pub returns: Returns,
+    pub lobby: Rc<Lobby>,
     sessions: Sessions,
 }
 
@@ -65,8 +66,6 @@ struct Sessions {
     active: Cell<u32>,
     draining: Cell<bool>,
     over_share: Cell<bool>,
-    /// Connections that wait for their next request, by number, so that a drain can end the wait.
-    waiting: RefCell<HashMap<u64, Waker, ahash::RandomState>>,
     ended: Notify,
 }
 
@@ -116,6 +115,7 @@ impl Context {
             region,
             channel,
             returns: Returns::default(),
+            lobby: Rc::default(),
             sessions: Sessions::default(),
             config,
         })
@@ -190,41 +190,17 @@ impl Context {
         self.sessions.over_share.get()
     }
 
-    /// Ends when this worker begins to drain: a connection that waits for its next request waits for this, too.
-    pub async fn draining(&self, connection: u64) {
-        let wait = Waiting {
-            sessions: &self.sessions,
-            connection,
-        };
-        std::future::poll_fn(|task| {
-            if wait.sessions.draining.get() {
-                return Poll::Ready(());
-            }
-            wait.sessions
-                .waiting
-                .borrow_mut()
-                .entry(connection)
-                .or_insert_with(|| task.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
     /// From now on connections end after the response in progress; those that wait end now.
     pub fn drain(&self) {
         self.sessions.draining.set(true);
         self.pool.borrow_mut().clear();
-        self.sessions
-            .waiting
-            .borrow_mut()
-            .drain()
-            .for_each(|(_, waker)| waker.wake());
+        self.lobby.end_all();
         self.sessions.ended.notify_one();
     }
 
     /// Gives back the memory that many connections at once have used.
     pub fn forget_crowd(&self) {
-        self.sessions.waiting.borrow_mut().shrink_to_fit();
+        self.lobby.shrink();
         self.returns.shrink();
         buffers::free_all();
         memory::give_back_freed();
@@ -248,18 +224,6 @@ impl Context {
         self.sessions
             .over_share
             .set(meter::is_over_share(busy, others));
-    }
-}
-
-/// Forgets a waiting connection when its wait is over.
-struct Waiting<'a> {
-    sessions: &'a Sessions,
-    connection: u64,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.sessions.waiting.borrow_mut().remove(&self.connection);
     }
 }
 

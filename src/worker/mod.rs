@@ -8,6 +8,7 @@ mod context;
 mod exchange;
 mod herd;
 mod kept;
+mod lobby;
 mod meter;
 mod peers;
 mod returns;
@@ -26,6 +27,8 @@ use crate::config::Launch;
 use crate::ipc::{Channel, Received, ToMaster, ToWorker};
 use crate::shared::Region;
 use crate::sys::watched::Watched;
+use crate::sys::{clock, memory};
+use crate::wire::buffers;
 use context::Context;
 use meter::{Crowd, Meter};
 
@@ -49,6 +52,7 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     let region = Region::open(region).context("the shared memory")?;
     crate::log::init(&format!("worker-{worker}"), &launch.config.log)?;
+    memory::expect_many_buffers();
     let meter = Rc::new(Meter::new());
     let (parked, unparked) = meter.hooks();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,6 +71,8 @@ pub fn run(
 
 /// Business (permille) below which the loop has the time to give memory back.
 const CALM: u32 = 200;
+/// Ticks without business after which no buffers are kept.
+const CALM_TICKS: u32 = 100;
 
 /// What the master's messages come to.
 enum Until {
@@ -169,15 +175,21 @@ async fn receive(context: &Rc<Context>, readable: &Watched) -> io::Result<Until>
 async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
     let mut ticks: u64 = 0;
     let mut crowd = Crowd::default();
+    let mut calm: u32 = 0;
     let mut at = Instant::now();
     loop {
         at = (at + TICK).max(Instant::now());
         tokio::time::sleep_until(at).await;
         let busy = meter.busy_permille();
         context.publish_load(busy);
+        context.lobby.end_due(clock::coarse_ms());
         if crowd.has_left(context.held()) && busy < CALM {
             context.forget_crowd();
             crowd = Crowd::default();
+        }
+        calm = if busy < CALM { calm + 1 } else { 0 };
+        if calm == CALM_TICKS {
+            buffers::free_all();
         }
         context.access_log.borrow_mut().flush();
         ticks += 1;

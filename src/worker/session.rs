@@ -13,13 +13,15 @@ use tokio::time::Instant;
 
 use super::context::{Active, Context, Held};
 use super::exchange::{self, Begun, Later, Next};
+use super::lobby::Seat;
 use crate::cache::{Key, PolicyId, Side, key};
 use crate::config::Mode;
 use crate::dispatch::Conn;
 use crate::http::head::{HeadError, RequestHead, Scan};
 use crate::http::page::{Answer, AnswerReason};
-use crate::http::target::TargetUri;
+use crate::http::target::{Memory, TargetUri};
 use crate::ipc::{MAX_BYTES, Offer};
+use crate::sys::clock;
 use crate::wire::{Broken, Inbox, Pace, Stream, buffers};
 
 /// Octets of answers that leave together at the most; more are written before the next request is looked at.
@@ -44,11 +46,15 @@ pub struct Session {
     pub outbox: Vec<u8>,
     /// The request being read; reused, so that its memory is.
     head: RequestHead,
+    /// What its target leaves for the next one.
+    pub memory: Memory,
     scan: Scan,
     /// When the first octet of an unfinished head was seen.
     head_began: Option<Instant>,
     /// Whether the client is still sending a body that nobody will read.
     pub expects_more: bool,
+    /// Where it waits for its next request.
+    seat: Option<Seat>,
     _held: Held,
 }
 
@@ -100,9 +106,11 @@ impl Session {
             inbox: Inbox::with(octets),
             outbox: Vec::new(),
             head: RequestHead::new(),
+            memory: Memory::default(),
             scan: Scan::default(),
             head_began: None,
             expects_more: false,
+            seat: None,
             _held: held,
         }
     }
@@ -188,6 +196,8 @@ impl Session {
                     Err(_) => return,
                 },
                 Need::Input => {
+                    // Nearly always the kernel takes everything, and nothing is left to wait for.
+                    self.flush_now();
                     if self.flush().await.is_err() {
                         return;
                     }
@@ -320,16 +330,14 @@ impl Session {
             context.config.worker.grace,
             context.config.client.idle_timeout,
         );
-        let arrived = tokio::select! {
-            biased;
-            arrived = tokio::time::timeout(grace.min(idle), self.inbox.fill_when_ready(&self.stream, buffers::ORDINARY)) => arrived,
-            () = context.draining(self.conn.id) => return Input::Close,
-        };
-        match arrived {
-            Err(_) if idle < grace => Input::Close,
-            Err(_) => Input::GiveBack,
-            Ok(Ok(0) | Err(_)) => Input::Close,
-            Ok(Ok(_)) => Input::Some,
+        let until = clock::coarse_ms().saturating_add(grace.min(idle).as_millis() as u64);
+        let seat = self.seat.get_or_insert_with(|| context.lobby.seat());
+        let arrival = self.inbox.fill_when_ready(&self.stream, buffers::ORDINARY);
+        match seat.wait(until, arrival).await {
+            None if idle < grace || context.is_draining() => Input::Close,
+            None => Input::GiveBack,
+            Some(Ok(0) | Err(_)) => Input::Close,
+            Some(Ok(_)) => Input::Some,
         }
     }
 

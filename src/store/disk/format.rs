@@ -107,6 +107,13 @@ pub fn checksum(octets: &[u8]) -> u32 {
     crc32fast::hash(octets)
 }
 
+/// Whether a body is the one that has these checksums.
+pub fn agrees(body: &[u8], checksums: &[u32]) -> bool {
+    body.chunks(BLOCK)
+        .map(checksum)
+        .eq(checksums.iter().copied())
+}
+
 /// The checksums of a body.
 pub fn checksums(body: &[u8]) -> Vec<u32> {
     body.chunks(BLOCK).map(checksum).collect()

@@ -84,6 +84,8 @@ pub struct Disk {
     region: Region,
     purges: Known,
     worker: usize,
+    /// The process id.
+    process: u32,
     /// Bodies up to so many octets are read into memory.
     in_memory: u64,
     elsewhere: Elsewhere,
@@ -110,6 +112,7 @@ impl Disk {
             purges: Known::new(region.clone()),
             region,
             worker,
+            process: std::process::id(),
             in_memory,
             elsewhere: Elsewhere::default(),
             trouble: Trouble::default(),
@@ -398,7 +401,7 @@ impl Disk {
     /// A name for a file that is being written, which nobody else uses.
     pub fn aside(&self) -> String {
         let ticket = self.region.space().ticket();
-        format!("{}-{}-{ticket}", self.worker, std::process::id())
+        format!("{}-{}-{ticket}", self.worker, self.process)
     }
 
     fn tell(&self, done: &Done, key: &[u8], stored: &crate::cache::Stored, reserved: Reservation) {

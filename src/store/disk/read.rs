@@ -91,7 +91,7 @@ pub fn head<'a>(
             fill(file.as_fd(), buffer, end + 1, access)?;
             let body = buffer.get(length..end);
             let body = body.ok_or(ReadError::Damaged("its body is cut off"))?;
-            if format::checksums(body) != kept.checksums {
+            if !format::agrees(body, &kept.checksums) {
                 return Err(ReadError::Damaged("its body is not what was written"));
             }
             end

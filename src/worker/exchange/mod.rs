@@ -81,6 +81,8 @@ pub enum Begun {
 /// A request that has to wait, as far as it has come.
 pub enum Later {
     Serve(Request, Hit, TargetUri, route::Origin),
+    /// The rest of a hit whose head, with that status, has left.
+    Rest(Request, Hit, u16, stored_body::Slice),
     Fetch(Fetch),
     /// Only the disk knows whether it is stored.
     Look(Request, TargetUri, route::Origin, Key),
@@ -92,6 +94,7 @@ impl Later {
     fn request(&self) -> &Request {
         match self {
             Later::Serve(request, ..)
+            | Later::Rest(request, ..)
             | Later::Look(request, ..)
             | Later::Purge(request, _)
             | Later::Tunnel(request, _) => request,
@@ -144,7 +147,10 @@ pub fn begin(session: &mut Session) -> Begun {
         Ok(admitted) => admitted,
         Err(answer) => return Begun::Written(answer::refuse(session, &answer, began)),
     };
-    let routed = match route::route(session) {
+    let mut memory = std::mem::take(&mut session.memory);
+    let routed = route::route(session, &mut memory);
+    session.memory = memory;
+    let routed = match routed {
         Ok(routed) => routed,
         Err(answer) => return Begun::Written(answer::refuse(session, &answer, began)),
     };
@@ -169,22 +175,10 @@ pub fn begin(session: &mut Session) -> Begun {
     session.choose_policy(&uri, to.side());
     match lookup::lookup(session, &uri, to.side()) {
         lookup::Looked::Answer(answer) => Begun::Written(answer::refuse(session, &answer, began)),
-        lookup::Looked::Hit(hit) => match serve::hit_now(session, &admitted, &hit, began) {
-            Some(next) => Begun::Written(next),
-            None => {
-                let request = admitted.into_request(session.take_head(), began);
-                Begun::Later(Box::new(Later::Serve(request, hit, uri, to)))
-            }
-        },
+        lookup::Looked::Hit(hit) => serve_now(session, admitted, hit, (uri, to), began),
         lookup::Looked::HitAndAsk(hit, plan) => {
             behind::ask(session, session.head(), uri.clone(), to, plan);
-            match serve::hit_now(session, &admitted, &hit, began) {
-                Some(next) => Begun::Written(next),
-                None => {
-                    let request = admitted.into_request(session.take_head(), began);
-                    Begun::Later(Box::new(Later::Serve(request, hit, uri, to)))
-                }
-            }
+            serve_now(session, admitted, hit, (uri, to), began)
         }
         lookup::Looked::AskDisk(key) => {
             let request = admitted.into_request(session.take_head(), began);
@@ -202,6 +196,32 @@ pub fn begin(session: &mut Session) -> Begun {
     }
 }
 
+/// A hit, as far as it can be served without waiting.
+fn serve_now(
+    session: &mut Session,
+    admitted: admit::Admitted,
+    hit: Hit,
+    (uri, to): (TargetUri, route::Origin),
+    began: Instant,
+) -> Begun {
+    let later = match serve::hit_now(session, &admitted, &hit, began) {
+        serve::Now::Done(next) => {
+            session.memory.recycle(uri);
+            return Begun::Written(next);
+        }
+        serve::Now::Rest(status, rest) => {
+            session.memory.recycle(uri);
+            let request = admitted.into_request(session.take_head(), began);
+            Later::Rest(request, hit, status, rest)
+        }
+        serve::Now::Later => {
+            let request = admitted.into_request(session.take_head(), began);
+            Later::Serve(request, hit, uri, to)
+        }
+    };
+    Begun::Later(Box::new(later))
+}
+
 /// The part that waits. Answers to earlier requests leave first.
 pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
     if session.flush().await.is_err() {
@@ -210,6 +230,11 @@ pub async fn run(session: &mut Session, later: Box<Later>) -> Next {
     }
     match *later {
         Later::Serve(request, hit, uri, to) => serve_hit(session, request, hit, uri, to).await,
+        Later::Rest(request, hit, status, rest) => {
+            let next = serve::rest(session, &request, &hit, status, rest).await;
+            session.recycle_head(request.head);
+            next
+        }
         Later::Look(request, uri, to, key) => look(session, request, uri, to, key).await,
         Later::Purge(request, key) => purge::answer(session, request, key).await,
         Later::Tunnel(request, uri) => tunnel::connect(session, &request, &uri).await,
@@ -229,7 +254,11 @@ async fn serve_hit(
     to: route::Origin,
 ) -> Next {
     match serve::hit(session, &request, &hit).await {
-        serve::Served::Next(next) => next,
+        serve::Served::Next(next) => {
+            session.recycle_head(request.head);
+            session.memory.recycle(uri);
+            next
+        }
         serve::Served::Lost => {
             let plan = lookup::lost(&session.context, &uri, to.side(), session.policy);
             let fetch = Fetch {

@@ -155,6 +155,14 @@ impl<'a> Relay<'a> {
                     self.look_behind(recording)?;
                 }
             }
+            // What is known to be large, or has filled a buffer: fewer, larger calls.
+            if self
+                .decoder
+                .remaining()
+                .is_some_and(|left| left > buffers::ORDINARY as u64)
+            {
+                size = buffers::LARGE;
+            }
             let read = link.inbox.fill_paced(&link.stream, size, &mut self.from);
             let read = match self.lead.filter(|_| recording.is_shareable()) {
                 None => read.await,
@@ -168,7 +176,6 @@ impl<'a> Relay<'a> {
                     .decoder
                     .end_of_input()
                     .map_err(|error| End::Origin(error.into()))?,
-                // A full buffer tells of a large body: fewer, larger calls.
                 read if read == size => size = buffers::LARGE,
                 _ => {}
             }

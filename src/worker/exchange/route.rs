@@ -7,7 +7,7 @@ use crate::cache::{self, Side};
 use crate::config::{HostField, Mode};
 use crate::http::head::{Method, RequestHead};
 use crate::http::page::{Answer, AnswerReason};
-use crate::http::target::{Authority, Target, TargetError, TargetUri};
+use crate::http::target::{Authority, Memory, Parts, Target, TargetError, TargetUri};
 use crate::routing::loops;
 use crate::worker::context::Context;
 use crate::worker::session::Session;
@@ -29,7 +29,8 @@ pub enum Origin {
     Configured,
 }
 
-pub fn route(session: &Session) -> Result<Routed, Answer> {
+/// `memory`: of the connection.
+pub fn route(session: &Session, memory: &mut Memory) -> Result<Routed, Answer> {
     let head = session.head();
     let context = &session.context;
     // RFC 9110 section 7.6.3: Via is for "avoiding request loops": what has been here must not go round again.
@@ -37,8 +38,8 @@ pub fn route(session: &Session) -> Result<Routed, Answer> {
         return Err(Answer::new(AnswerReason::Loop, ""));
     }
     let malformed = |error: TargetError| Answer::new(error.into(), error.to_string());
-    let target = Target::parse(&head.method, &head.target).map_err(malformed)?;
-    match (session.mode, target) {
+    let parts = Parts::split(&head.method, &head.target).map_err(malformed)?;
+    match (session.mode, &parts.target) {
         (Mode::Forward, Target::Origin) => {
             return Err(Answer::new(AnswerReason::NotAProxyRequest, ""));
         }
@@ -64,7 +65,7 @@ pub fn route(session: &Session) -> Result<Routed, Answer> {
         .reverse_to
         .as_ref()
         .filter(|_| session.mode == Mode::Reverse);
-    let uri = TargetUri::of(head, fallback).map_err(malformed)?;
+    let uri = TargetUri::of_parts(head, parts, fallback, memory).map_err(malformed)?;
     match (session.mode, target_is_here(head)) {
         (Mode::Forward, _) if head.method == Method::Connect => tunnel(session, uri),
         // `OPTIONS *` to the proxy itself, and what may go no further.

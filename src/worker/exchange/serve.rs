@@ -12,7 +12,7 @@ use super::deliver::{COPIED, End, take_outbox, write_connection};
 use super::fetch::write_field;
 use super::finish::{self, Outcome};
 use super::recording;
-use super::stored_body::{Sender, Slice};
+use super::stored_body::{self, Sender, Slice};
 use super::{Hit, Next, Request};
 use crate::cache::part::Selected;
 use crate::http::conditional::{self, Outcome as Condition};
@@ -22,6 +22,7 @@ use crate::http::syntax::write_decimal;
 use crate::routing::loops;
 use crate::store::{Body, Object};
 use crate::sys::files::Access;
+use crate::wire::buffers;
 use crate::worker::herd::Role;
 use crate::worker::session::Session;
 
@@ -44,16 +45,23 @@ pub enum Served {
     Unbegun,
 }
 
-/// Writes a small hit into the outbox: no waiting, no task. None: it is too large, or only the disk has its body.
-pub fn hit_now(
-    session: &mut Session,
-    admitted: &Admitted,
-    hit: &Hit,
-    began: Instant,
-) -> Option<Next> {
+/// What came of serving a hit without waiting.
+pub enum Now {
+    /// It has left, or is in the outbox.
+    Done(Next),
+    /// The head with that status, and of the body all but this, which has to wait for the client.
+    Rest(u16, Slice),
+    /// Nothing: something has to be waited for.
+    Later,
+}
+
+/// Serves a hit as far as that needs no waiting, and no task: a small one is put into the outbox, of a larger one goes
+/// what the kernel takes.
+pub fn hit_now(session: &mut Session, admitted: &Admitted, hit: &Hit, began: Instant) -> Now {
     let body = &hit.object.body;
-    if body.len() > COPIED as u64 || hit.selected != Selected::Whole {
-        return None;
+    let is_small = body.len() <= COPIED as u64;
+    if hit.selected != Selected::Whole || !(is_small || stored_body::leaves_now(body)) {
+        return Now::Later;
     }
     // A GET or HEAD with a body is no hit, so the next octet on this connection is the next request's.
     let persists = admitted.persists;
@@ -62,24 +70,69 @@ pub fn hit_now(
     let head = session.head();
     let (status, content) = write_head(session, head, hit, persists, &mut out);
     let mut octets = 0;
-    if !matches!(content, Content::None) {
-        octets = body.len();
-        if let Err(error) = body.read(&mut out, Access::Cached) {
-            if error.kind() != io::ErrorKind::WouldBlock {
-                body.give_up();
+    match content {
+        Content::None => {}
+        Content::Slice(slice) if !is_small => {
+            let rest = stored_body::send_now(&session.stream, &mut out, body, slice);
+            if !out.is_empty() || rest.length > 0 {
+                session.outbox = out;
+                return Now::Rest(status, rest);
             }
-            out.truncate(before);
-            session.outbox = out;
-            return None;
+            octets = slice.length;
+            buffers::give(&mut out);
+        }
+        _ => {
+            octets = body.len();
+            if let Err(error) = body.read(&mut out, Access::Cached) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    body.give_up();
+                }
+                out.truncate(before);
+                session.outbox = out;
+                return Now::Later;
+            }
         }
     }
     log_hit(session, head, hit, status, octets, &End::Whole, began);
     session.outbox = out;
-    Some(if persists {
-        Next::KeepAlive
-    } else {
-        Next::Close
-    })
+    Now::Done(next(&End::Whole, persists))
+}
+
+/// Delivers the rest of a hit of which `hit_now` has sent something.
+pub async fn rest(
+    session: &Session,
+    request: &Request,
+    hit: &Hit,
+    status: u16,
+    rest: Slice,
+) -> Next {
+    let persists = request.persists && session.may_go_on();
+    let mut sender = Sender::new(session);
+    let sent = sender.send(&[], &hit.object.body, rest).await;
+    let octets = rest.at + sender.sent;
+    let end = match sent {
+        Ok(()) => End::Whole,
+        // Its head has left.
+        Err(End::Lost) => End::Store,
+        Err(end) => end,
+    };
+    if matches!(end, End::Store)
+        && let Some(store) = &session.context.store
+    {
+        store.discard(&hit.object).await;
+    }
+    let (head, began) = (&request.head, request.began);
+    log_hit(session, head, hit, status, octets, &end, began);
+    next(&end, persists)
+}
+
+/// What becomes of the connection.
+fn next(end: &End, persists: bool) -> Next {
+    match end {
+        End::Whole if persists => Next::KeepAlive,
+        End::Whole => Next::Close,
+        _ => Next::Abort,
+    }
 }
 
 /// Delivers a hit of any size.
@@ -101,11 +154,7 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Served 
     }
     let (head, began) = (&request.head, request.began);
     log_hit(session, head, hit, status, octets, &end, began);
-    Served::Next(match end {
-        End::Whole if persists => Next::KeepAlive,
-        End::Whole => Next::Close,
-        _ => Next::Abort,
-    })
+    Served::Next(next(&end, persists))
 }
 
 /// Sends `out`, which is the head, and what follows it. How much of the body has left, and why no more has.

@@ -13,11 +13,13 @@ use super::relay::Onward;
 use crate::http::framing::Framing;
 use crate::store::postgres::{PIECE_SIZE, Rows};
 use crate::store::{Body, BodyFile, Growing};
-use crate::wire::Pace;
+use crate::wire::{Pace, Stream};
 use crate::worker::session::Session;
 
 /// Octets of a file that the kernel is given at once, where they are in memory.
 const GIVEN: u64 = 8 << 20;
+/// Octets of a file that are sent without a task: other connections wait meanwhile.
+const AT_ONCE: u64 = 256 << 10;
 /// Octets of a file that are brought into memory at once, where they are not there.
 const FETCHED: u64 = 1 << 20;
 
@@ -27,6 +29,48 @@ pub struct Slice {
     /// Where in the body they begin.
     pub at: u64,
     pub length: u64,
+}
+
+/// Whether octets of the body can be sent without waiting for anything but the client.
+pub fn leaves_now(body: &Body) -> bool {
+    match body {
+        Body::Memory(_) => true,
+        // Whether it is still what was stored was looked at when it was found, a moment ago.
+        Body::File(body) => {
+            body.trusted && body.length <= AT_ONCE && body.is_resident(0, body.length)
+        }
+        Body::Rows(_) | Body::Growing(_) => false,
+    }
+}
+
+/// Sends a head and octets of the body behind it, as many as the kernel takes now: `head` keeps what has not left, and
+/// what is returned is the rest of the octets. What goes wrong shows when that is sent.
+pub fn send_now(stream: &Stream, head: &mut Vec<u8>, body: &Body, slice: Slice) -> Slice {
+    let of_body = match body {
+        Body::Memory(octets) => {
+            let octets = octets.get(slice.at as usize..).unwrap_or_default();
+            let octets = octets.get(..slice.length as usize).unwrap_or(octets);
+            let parts = [IoSlice::new(head), IoSlice::new(octets)];
+            let written = stream.try_write(&parts).unwrap_or(0);
+            let of_head = written.min(head.len());
+            head.drain(..of_head);
+            (written - of_head) as u64
+        }
+        Body::File(file) => {
+            let of_head = stream.try_write_before_file(head).unwrap_or(0);
+            head.drain(..of_head);
+            let (from, count) = (file.from + slice.at, slice.length as usize);
+            match head.is_empty() {
+                true => stream.try_send_file(file.file(), from, count).unwrap_or(0) as u64,
+                false => 0,
+            }
+        }
+        Body::Rows(_) | Body::Growing(_) => 0,
+    };
+    Slice {
+        at: slice.at + of_body,
+        length: slice.length - of_body,
+    }
 }
 
 /// A client, and what it has got of a body.
