@@ -168,13 +168,11 @@ fn parse_name(text: &[u8]) -> Result<Host, TargetError> {
     if text.len() > MAX_NAME {
         return Err(TargetError::HostTooLong);
     }
-    let mut name = String::with_capacity(text.len());
-    for &c in text {
-        if !(c.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&c)) {
-            return Err(TargetError::HostCharacter);
-        }
-        name.push(c.to_ascii_lowercase() as char);
+    if !text.iter().all(|&c| is_name_char(c)) {
+        return Err(TargetError::HostCharacter);
     }
+    let name =
+        String::from_utf8(text.to_ascii_lowercase()).map_err(|_| TargetError::HostCharacter)?;
     if looks_numeric(&name) {
         // `std` reads exactly the dotted quad of RFC 3986, without leading zeros.
         return name
@@ -185,8 +183,18 @@ fn parse_name(text: &[u8]) -> Result<Host, TargetError> {
     Ok(Host::Name(name.into()))
 }
 
+fn is_name_char(octet: u8) -> bool {
+    matches!(octet,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+        | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+}
+
 /// Whether `inet_aton` would read it as an address: one to four numbers, decimal, octal or hexadecimal.
 fn looks_numeric(name: &str) -> bool {
+    // Every form of a number begins with a digit, and hardly a name does.
+    if !name.starts_with(|c: char| c.is_ascii_digit()) {
+        return false;
+    }
     let name = name.strip_suffix('.').unwrap_or(name);
     name.split('.').all(|part| match part.strip_prefix("0x") {
         Some(hex) => hex.bytes().all(|c| c.is_ascii_hexdigit()),
