@@ -62,9 +62,11 @@ impl Controlled {
         }
     }
 
+    /// On one connection: each worker would keep a copy of its own in memory, of another second perhaps.
     fn keep(&self, target: &str) {
+        let mut client = self.baton.client();
         eventually(&format!("{target} is kept"), || {
-            self.baton.client().get(target).is_hit().then_some(())
+            client.get(target).is_hit().then_some(())
         });
     }
 
