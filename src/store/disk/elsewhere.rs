@@ -91,27 +91,17 @@ impl Elsewhere {
             let done = {
                 let mut queue = self.shared.lock();
                 queue.jobs.extend(pending);
-                if queue.threads == 0 && !queue.jobs.is_empty() {
+                if queue.wants_another() {
                     self.start(&mut queue);
                 }
                 std::mem::take(&mut queue.done)
             };
             self.local.open.set(self.local.open.get() - done.len());
             done.into_iter().for_each(|done| done());
-            if self.local.open.get() > 0
-                && timeout(LONG, self.shared.news.notified()).await.is_err()
-            {
-                self.help();
+            if self.local.open.get() > 0 {
+                // By itself it looks after a job that hangs, however much comes meanwhile.
+                let _ = timeout(LONG, self.shared.news.notified()).await;
             }
-        }
-    }
-
-    /// Another thread, if jobs wait and nothing has moved for long.
-    fn help(&self) {
-        let mut queue = self.shared.lock();
-        let stands = queue.began.is_none_or(|began| began.elapsed() >= LONG);
-        if !queue.jobs.is_empty() && stands && queue.threads < MOST {
-            self.start(&mut queue);
         }
     }
 
@@ -119,6 +109,14 @@ impl Elsewhere {
         queue.threads += 1;
         let own = self.shared.clone();
         tokio::task::spawn_blocking(move || own.work());
+    }
+}
+
+impl Queue {
+    /// Whether jobs wait that no thread gets to: there is none, or nothing has moved for long.
+    fn wants_another(&self) -> bool {
+        let stands = || self.began.is_none_or(|began| began.elapsed() >= LONG);
+        !self.jobs.is_empty() && (self.threads == 0 || self.threads < MOST && stands())
     }
 }
 
@@ -176,6 +174,32 @@ mod tests {
             };
             let (hung, ()) = tokio::join!(hangs, others);
             assert_eq!(hung, Some(true));
+        });
+    }
+
+    #[test]
+    fn one_that_hangs_holds_up_nobody_of_a_stream_that_does_not_end() {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        run(async {
+            let elsewhere = Elsewhere::default();
+            let hangs = elsewhere.run(move || wait.recv().is_ok());
+            let stream = async {
+                let done = Rc::new(Cell::new(0));
+                // More often than a job may wait.
+                let mut often = tokio::time::interval(LONG / 5);
+                for _ in 0..100 {
+                    often.tick().await;
+                    let (elsewhere, done) = (elsewhere.clone(), done.clone());
+                    tokio::task::spawn_local(async move {
+                        elsewhere.run(|| ()).await;
+                        done.set(done.get() + 1);
+                    });
+                }
+                let done = done.get();
+                go.send(()).unwrap();
+                assert!(done > 50, "{done} of 100 are done");
+            };
+            assert_eq!(tokio::join!(hangs, stream).0, Some(true));
         });
     }
 
