@@ -99,7 +99,7 @@ impl Elsewhere {
             self.local.open.set(self.local.open.get() - done.len());
             done.into_iter().for_each(|done| done());
             if self.local.open.get() > 0 {
-                // By itself it looks after a job that hangs, however much comes meanwhile.
+                // Then it looks whether a job hangs, if it has not been called before.
                 let _ = timeout(LONG, self.shared.news.notified()).await;
             }
         }
@@ -107,6 +107,8 @@ impl Elsewhere {
 
     fn start(&self, queue: &mut Queue) {
         queue.threads += 1;
+        // It is on its way: what comes meanwhile is no reason for another.
+        queue.began = Some(Instant::now());
         let own = self.shared.clone();
         tokio::task::spawn_blocking(move || own.work());
     }
