@@ -3,6 +3,7 @@
 //! Always the literal `/proc/self/exe`: it starts the version that runs, also after the file has been replaced.
 //! The child finds its channel as standard input and learns its role from one argument; nothing else is handed over here.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -20,6 +21,11 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Names the descriptor that hands a launch over to the master; its children must not see it.
 pub const LAUNCH_VARIABLE: &str = "BATON_LAUNCH_FD";
+
+/// What the GNU C library's allocator keeps at hand of each size, of what has been freed: as many pieces as a busy moment
+/// frees, and not 7. Read when a program starts, and nowhere else; another library takes no notice.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+const AT_HAND: &str = "glibc.malloc.tcache_count=64";
 
 /// A child that has been started and not yet been reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +46,20 @@ pub fn spawn(title: &str, control: OwnedFd) -> io::Result<Pid> {
         .stdin(Stdio::from(control))
         .stdout(Stdio::null())
         .env_remove(LAUNCH_VARIABLE)
+        .env(TUNABLES, tunables(std::env::var_os(TUNABLES)))
         .process_group(0)
         .spawn()?;
     i32::try_from(child.id()).map(Pid).map_err(io::Error::other)
+}
+
+/// Ours, and behind them, where they count for more, those of whoever has started this program.
+fn tunables(given: Option<OsString>) -> OsString {
+    let mut tunables = OsString::from(AT_HAND);
+    if let Some(given) = given {
+        tunables.push(":");
+        tunables.push(given);
+    }
+    tunables
 }
 
 /// Replaces this process by the role that `title` names, which finds `launch` open under the number that
@@ -99,6 +116,15 @@ impl std::fmt::Display for Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_operator_says_of_the_allocator_counts_for_more() {
+        assert_eq!(tunables(None), AT_HAND);
+        let given = tunables(Some("glibc.malloc.tcache_count=3".into()));
+        // The library takes the last.
+        let last = "glibc.malloc.tcache_count=64:glibc.malloc.tcache_count=3";
+        assert_eq!(given, last);
+    }
 
     #[test]
     fn an_exit_reads_well() {
