@@ -26,6 +26,8 @@ use crate::wire::{Broken, Inbox, Pace, Stream, buffers};
 
 /// Octets of answers that leave together at the most; more are written before the next request is looked at.
 const COALESCED: usize = 64 * 1024;
+/// Octets of answers after which other connections get their turn, however fast this client asks and reads.
+const TURN: u64 = 1 << 20;
 /// How long a closed connection's rest is read and dropped, so that a reset does not overtake our answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_OCTETS: usize = 256 * 1024;
@@ -53,6 +55,8 @@ pub struct Session {
     head_began: Option<Instant>,
     /// Whether the client is still sending a body that nobody will read.
     pub expects_more: bool,
+    /// Octets of answers that have left since other connections had their turn.
+    pub turn: u64,
     /// Where it waits for its next request.
     seat: Option<Seat>,
     _held: Held,
@@ -64,6 +68,8 @@ enum Need {
     Input,
     /// Room for answers, before more requests are looked at.
     Room,
+    /// Nothing: it is for the others to go on.
+    Turn,
     /// A request that cannot be answered at once.
     Wait(Box<Later>),
     Close,
@@ -110,6 +116,7 @@ impl Session {
             scan: Scan::default(),
             head_began: None,
             expects_more: false,
+            turn: 0,
             seat: None,
             _held: held,
         }
@@ -195,6 +202,11 @@ impl Session {
                     Ok(()) => self.serve_buffered(),
                     Err(_) => return,
                 },
+                Need::Turn => {
+                    self.flush_now();
+                    tokio::task::yield_now().await;
+                    self.serve_buffered()
+                }
                 Need::Input => {
                     // Nearly always the kernel takes everything, and nothing is left to wait for.
                     self.flush_now();
@@ -216,9 +228,13 @@ impl Session {
 
     /// Serves whole requests from the inbox as long as none needs waiting. Answers collect in the outbox.
     fn serve_buffered(&mut self) -> Need {
+        self.turn = 0;
         loop {
             if self.inbox.is_empty() {
                 return Need::Input;
+            }
+            if self.turn >= TURN {
+                return Need::Turn;
             }
             match self
                 .head
@@ -284,11 +300,13 @@ impl Session {
         if self.outbox.is_empty() {
             return;
         }
-        match self.stream.try_write(&[IoSlice::new(&self.outbox)]) {
-            Ok(written) if written == self.outbox.len() => buffers::give(&mut self.outbox),
-            Ok(written) => drop(self.outbox.drain(..written)),
-            // Waiting, or learning that the client is gone, is `flush`'s business.
-            Err(_) => {}
+        // Waiting, or learning that the client is gone, is `flush`'s business.
+        let written = self.stream.try_write(&[IoSlice::new(&self.outbox)]);
+        let written = written.unwrap_or(0);
+        self.turn += written as u64;
+        match written == self.outbox.len() {
+            true => buffers::give(&mut self.outbox),
+            false => drop(self.outbox.drain(..written)),
         }
     }
 

@@ -69,7 +69,8 @@ pub fn hit_now(session: &mut Session, admitted: &Admitted, hit: &Hit, began: Ins
     let before = out.len();
     let head = session.head();
     let (status, content) = write_head(session, head, hit, persists, &mut out);
-    let mut octets = 0;
+    // All of the body, and what of it has left already.
+    let (mut octets, mut sent) = (0, 0);
     match content {
         Content::None => {}
         Content::Slice(slice) if !is_small => {
@@ -79,6 +80,7 @@ pub fn hit_now(session: &mut Session, admitted: &Admitted, hit: &Hit, began: Ins
                 return Now::Rest(status, rest);
             }
             octets = slice.length;
+            sent = octets;
             buffers::give(&mut out);
         }
         _ => {
@@ -95,6 +97,7 @@ pub fn hit_now(session: &mut Session, admitted: &Admitted, hit: &Hit, began: Ins
     }
     log_hit(session, head, hit, status, octets, &End::Whole, began);
     session.outbox = out;
+    session.turn += sent;
     Now::Done(next(&End::Whole, persists))
 }
 
