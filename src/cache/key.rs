@@ -5,11 +5,13 @@
 //! stores hold them.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use crate::http::TargetUri;
 
+/// Many hold the same one while its response is on its way: a copy is the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Box<[u8]>);
+pub struct Key(Arc<[u8]>);
 
 /// On whose word the authority in a target URI is where the response comes from.
 ///

@@ -162,13 +162,21 @@ impl Headers {
 
     /// `Name: value CRLF` for each field, without the blank line.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.reserve(self.names.len() + self.values.len() + 4 * self.fields.len());
+        out.reserve(self.written());
         for (name, value) in self.iter() {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
             out.extend_from_slice(value);
             out.extend_from_slice(b"\r\n");
         }
+    }
+
+    /// Octets that `write` appends.
+    pub fn written(&self) -> usize {
+        let lines = self
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 4);
+        lines.sum()
     }
 
     /// Octets of memory held, for accounts.

@@ -439,7 +439,8 @@ impl<C: Coherence> Inner<C> {
             .borrow_mut()
             .remove(key)
             .map(|(_, variants)| variants)
-            .unwrap_or_default();
+            // Most keys have one.
+            .unwrap_or_else(|| Vec::with_capacity(1));
         variants.retain(|kept| kept.version == version);
         variants
     }

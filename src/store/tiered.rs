@@ -356,7 +356,7 @@ impl<C: Coherence> Inner<C> {
         let generation = new.generation;
         let is_small = matches!(&new.body, NewBody::Inline(body) if body.len() as u64 <= self.disk.in_memory());
         let mut done = self.disk.put(new, reserved).await?;
-        let inline = is_small.then(|| Bytes::copy_from_slice(&done.inline));
+        let inline = is_small.then(|| exactly(&mut done.inline));
         buffers::give(&mut done.inline);
         // Only now is it certain that an invalidation either saw the file or is seen here.
         if self.coherence.read(hash) != seen || self.disk.generation() != generation {
@@ -425,6 +425,14 @@ impl<C: Coherence> Inner<C> {
         let removed = self.disk.remove(name).await?;
         self.coherence.bump(hash);
         Some(had_copy || removed > 0)
+    }
+}
+
+/// The octets in as much memory as they need: a buffer of that size is taken, of a larger one they are copied.
+fn exactly(buffer: &mut Vec<u8>) -> Bytes {
+    match buffer.len() == buffer.capacity() {
+        true => std::mem::take(buffer).into(),
+        false => Bytes::copy_from_slice(buffer),
     }
 }
 

@@ -134,10 +134,11 @@ impl Kept {
 
 /// Status line and field lines, without the blank line.
 pub fn text(stored: &Stored) -> Vec<u8> {
-    let mut text = Vec::new();
+    // It is kept for long: as large as it has to be.
+    let of_status_line = b"HTTP/1.1 200 \r\n".len() + stored.reason.len();
+    let mut text = Vec::with_capacity(of_status_line + stored.headers.written());
     write_status_line(stored.status, &stored.reason, &mut text);
     stored.headers.write(&mut text);
-    text.shrink_to_fit();
     text
 }
 

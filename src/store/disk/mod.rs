@@ -325,10 +325,9 @@ impl Disk {
 
     /// Puts a response in its place. None: the disk refused.
     pub async fn put(&self, new: New, reserved: Reservation) -> Option<Done> {
-        let (key, stored) = (new.key.clone(), new.stored.clone());
-        self.region.filter().add(&Name::of(&key));
+        self.region.filter().add(&Name::of(&new.key));
         let done = self.run(move |place| write::put(place, new)).await??;
-        self.tell(&done, &key, &stored, reserved);
+        self.tell(&done, reserved);
         Some(done)
     }
 
@@ -339,7 +338,7 @@ impl Disk {
         known: crate::cache::Stored,
         new: New,
     ) -> Option<Done> {
-        let (key, stored, name) = (new.key.clone(), new.stored.clone(), on_disk.name);
+        let name = on_disk.name;
         let done = self
             .run(move |place| write::refresh(place, &name, &known, new))
             .await??;
@@ -348,7 +347,7 @@ impl Disk {
             worker: self.worker,
             octets: 0,
         };
-        self.tell(&done, &key, &stored, none);
+        self.tell(&done, none);
         Some(done)
     }
 
@@ -404,7 +403,7 @@ impl Disk {
         format!("{}-{}-{ticket}", self.worker, self.process)
     }
 
-    fn tell(&self, done: &Done, key: &[u8], stored: &crate::cache::Stored, reserved: Reservation) {
+    fn tell(&self, done: &Done, reserved: Reservation) {
         let journal = self.region.journal(self.worker);
         let at = clock::unix_seconds();
         for written in &done.written {
@@ -413,11 +412,11 @@ impl Disk {
             journal.push(&Entry::Stored(StoredEntry {
                 name: written.name,
                 kind: written.kind,
-                key,
+                key: &done.key,
                 status,
                 length,
                 kib: u32::try_from(written.octets / 1024).unwrap_or(u32::MAX),
-                expires: at + stored.remaining(at),
+                expires: at + done.kept.stored.remaining(at),
                 at,
             }));
         }

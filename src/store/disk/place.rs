@@ -408,18 +408,17 @@ pub fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut offset: u64) -> io
 // === names
 
 /// `objects/abc`
-fn directory_path(directory: u16) -> Vec<u8> {
-    let mut path = OBJECTS.to_vec();
-    path.push(b'/');
-    let mut digits = Vec::with_capacity(4);
-    hexadecimal(&directory.to_be_bytes(), &mut digits);
-    path.extend_from_slice(digits.get(1..).unwrap_or_default());
+fn directory_path(directory: u16) -> [u8; 11] {
+    let mut path = *b"objects/000";
+    for (place, digit) in [(8, 8), (9, 4), (10, 0)] {
+        path[place] = b"0123456789abcdef"[usize::from(directory >> digit & 15)];
+    }
     path
 }
 
 /// `NAME` or `NAME.RANDOM`
 fn file_name(name: &Name, random: Option<u64>) -> Vec<u8> {
-    let mut text = Vec::with_capacity(66);
+    let mut text = Vec::with_capacity(96);
     name.write(&mut text);
     if let Some(random) = random {
         text.push(b'.');
@@ -434,10 +433,8 @@ pub fn path(name: &Name, random: Option<u64>) -> String {
 }
 
 fn path_of(name: &Name, random: Option<u64>) -> Vec<u8> {
-    let mut path = directory_path(name.directory());
-    path.push(b'/');
-    path.extend_from_slice(&file_name(name, random));
-    path
+    let directory = directory_path(name.directory());
+    [&directory[..], b"/", &file_name(name, random)].concat()
 }
 
 impl Found {

@@ -34,6 +34,7 @@ pub enum NewBody {
 
 /// What has come into its place.
 pub struct Done {
+    pub key: Vec<u8>,
     pub name: Name,
     pub kept: Kept,
     /// The file of the body, which begins at the octet `from`.
@@ -259,6 +260,7 @@ fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<
         unreachable!("it was made an object above")
     };
     Ok(Done {
+        key: head.key,
         name,
         kept: *kept,
         from: if file.is_some() { 0 } else { from },
@@ -337,6 +339,7 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
         unreachable!("it was made an object above")
     };
     Ok(Some(Done {
+        key: head.key,
         name: *name,
         kept: *kept,
         file: Arc::new(file),
