@@ -2,7 +2,7 @@
 //!
 //! A worker keeps copies of what it serves often, under the version that was current before it read them; the files
 //! belong to all. A change of the files is told to all by the version, and an invalidation is told twice, before
-//! its files go and after: who writes meanwhile finds out after its rename, and who reads keeps a copy of a
+//! its files go and after: who writes meanwhile finds out when it is his turn, and who reads keeps a copy of a
 //! version that is no longer current.
 
 use std::cell::Cell;
@@ -353,16 +353,10 @@ impl<C: Coherence> Inner<C> {
         replaces: bool,
     ) -> Option<Rc<Object>> {
         let hash = key::hash(key.as_bytes());
-        let generation = new.generation;
         let is_small = matches!(&new.body, NewBody::Inline(body) if body.len() as u64 <= self.disk.in_memory());
         let mut done = self.disk.put(new, reserved).await?;
         let inline = is_small.then(|| Bytes::copy_from_slice(&done.inline));
         buffers::give(&mut done.inline);
-        // Only now is it certain that an invalidation either saw the file or is seen here.
-        if self.coherence.read(hash) != seen || self.disk.generation() != generation {
-            self.disk.remove(done.name).await;
-            return None;
-        }
         let object = Rc::new(stored_object(done, inline)?);
         let mut seen = seen;
         if replaces {
@@ -387,22 +381,18 @@ impl<C: Coherence> Inner<C> {
         if self.coherence.read(hash) != seen {
             return;
         }
-        let generation = self.disk.generation();
         let new = New {
             key: key.as_bytes().to_vec(),
-            generation,
+            generation: self.disk.generation(),
             stored: object.stored.clone(),
             body: NewBody::Inline(Vec::new()),
             aside: self.disk.aside(),
             replaces: true,
+            seen: Some(self.disk.seen(seen)),
         };
         let known = old.stored.clone();
         if self.disk.refresh(on_disk, known, new).await.is_none() {
             self.forget_copies(key.as_bytes());
-            return;
-        }
-        if self.coherence.read(hash) != seen || self.disk.generation() != generation {
-            self.disk.remove(on_disk.name).await;
             return;
         }
         self.coherence.bump(hash);
@@ -546,6 +536,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             body,
             aside: self.inner.disk.aside(),
             replaces: self.inner.disk.may_hold(&self.name),
+            seen: Some(self.inner.disk.seen(self.seen)),
         };
         let reserved = self.reservation.take()?;
         let publish = Inner::publish(

@@ -186,6 +186,17 @@ pub fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
     }
 }
 
+/// Waits for the lock on an open file or directory; it is held for as long as what is returned lives, by this open file alone.
+pub fn lock(mut file: OwnedFd) -> io::Result<Flock<OwnedFd>> {
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EINTR)) => file,
+            Err((_, error)) => return Err(error.into()),
+        };
+    }
+}
+
 /// Appends at most `max` octets of the file from `offset` on; 0 at its end.
 pub fn read(
     file: BorrowedFd<'_>,

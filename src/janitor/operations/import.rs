@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::{Archive, Ground, Instance, Note, Say, opened};
+use super::{Archive, Ground, Note, Say, opened};
 use crate::cache::{Name, Stored, key};
 use crate::janitor::aside;
 use crate::janitor::catalogue::{Catalogue, Change, Reader as Listed, Row};
@@ -21,7 +21,7 @@ use crate::store::disk::format;
 use crate::store::disk::format::{BLOCK, Content, INLINE};
 use crate::store::disk::place::{CATALOGUE, Place, cost};
 use crate::store::disk::read::{self, ReadError};
-use crate::store::disk::write::{self, Done, New, NewBody, Spill};
+use crate::store::disk::write::{self, Done, New, NewBody, Seen, Spill};
 use crate::sys::clock::unix_seconds;
 use crate::sys::files::Access;
 
@@ -259,6 +259,12 @@ impl Destination for Directory<'_> {
             // That one is the body's.
             NewBody::File(_) => self.aside(),
         };
+        // As everybody does who stores: what has changed since is not undone.
+        let hash = key::hash(&entry.key);
+        let seen = self.ground.instance.map(|instance| Seen {
+            region: instance.region.clone(),
+            version: instance.region.versions().read(hash),
+        });
         let new = New {
             key: entry.key.clone(),
             generation: self.ground.generation()?,
@@ -266,11 +272,8 @@ impl Destination for Directory<'_> {
             body: arriving.body,
             aside,
             replaces: true,
+            seen,
         };
-        // As everybody does who stores: what has changed meanwhile shows behind the rename.
-        let hash = key::hash(&entry.key);
-        let version = |instance: &Instance| instance.region.versions().read(hash);
-        let before = self.ground.instance.map(version);
         let is_newer = self.has_newer(&new.key, &new.stored);
         let done = match is_newer {
             Ok(true) => Ok(None),
@@ -290,17 +293,7 @@ impl Destination for Directory<'_> {
         names
             .iter()
             .for_each(|name| instance.region.filter().add(name));
-        let is_overtaken = before != Some(version(instance));
         self.ground.bump(&entry.key);
-        if is_overtaken {
-            // Whoever overtook it may have lost its own: a miss is what remains.
-            let gone = write::remove(&self.place, &done.name);
-            self.ground.bump(&entry.key);
-            self.release(arriving.reserved);
-            self.ground.removed(done.removed);
-            self.ground.removed(gone?);
-            return Ok(Err(LeftOut::Newer));
-        }
         self.ground.removed(done.removed);
         let put = Note::Put {
             names,

@@ -27,14 +27,16 @@ use std::sync::atomic::{AtomicI64, AtomicU32};
 use super::{Known, NotKept};
 use crate::cache::Name;
 use crate::http::Headers;
-use crate::shared::{Counter, Entry, Region, Stored as StoredEntry};
+use crate::shared::{Counter, Entry, Region, Stored as StoredEntry, Version};
 use crate::sys::clock;
 use crate::sys::files::Access;
 use elsewhere::Elsewhere;
+#[cfg(test)]
+pub use elsewhere::MOST as MOST_AT_ONCE;
 use lookup::{Looked, Question, Report};
 use place::Place;
 use trouble::Trouble;
-use write::{Done, New};
+use write::{Done, New, Seen};
 
 /// How long a use is remembered before it is worth telling again, in seconds.
 const USE_TOLD: i64 = 60;
@@ -323,7 +325,7 @@ impl Disk {
         }
     }
 
-    /// Puts a response in its place. None: the disk refused.
+    /// Puts a response in its place. None: it has been overtaken, or the disk refused.
     pub async fn put(&self, new: New, reserved: Reservation) -> Option<Done> {
         let (key, stored) = (new.key.clone(), new.stored.clone());
         self.region.filter().add(&Name::of(&key));
@@ -332,7 +334,7 @@ impl Disk {
         Some(done)
     }
 
-    /// None: the disk refused, or it is not there any more.
+    /// None: the disk refused, it is not there any more, or the answer has been overtaken.
     pub async fn refresh(
         &self,
         on_disk: &OnDisk,
@@ -395,6 +397,14 @@ impl Disk {
                 self.open_again().await;
                 None
             }
+        }
+    }
+
+    /// What has to be the same still when something comes into its place.
+    pub fn seen(&self, version: Version) -> Seen {
+        Seen {
+            region: self.region.clone(),
+            version,
         }
     }
 

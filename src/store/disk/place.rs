@@ -74,6 +74,13 @@ pub struct Lock {
     inode: u64,
 }
 
+/// The right to change which heads are in one of the [`DIRECTORIES`]: whoever else wants to waits until it is given up. It
+/// ends with the process.
+#[derive(Debug)]
+pub struct Turn {
+    directory: Option<Flock<OwnedFd>>,
+}
+
 /// Why a directory cannot be a cache.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -270,6 +277,25 @@ impl Place {
 
     // === objects
 
+    /// Waits for the turn to remove something. A directory that does not exist is no reason to wait: who makes it has a
+    /// turn of his own afterwards.
+    pub fn turn(&self, directory: u16) -> io::Result<Turn> {
+        let directory = match self.directory(directory) {
+            Ok(directory) => Some(files::lock(directory)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Turn { directory })
+    }
+
+    /// Waits for the turn to put something there, too.
+    pub fn turn_to_put(&self, directory: u16) -> io::Result<Turn> {
+        let directory = files::lock(self.open_or_make(directory)?)?;
+        Ok(Turn {
+            directory: Some(directory),
+        })
+    }
+
     pub fn open_head(&self, name: &Name, access: Access) -> io::Result<OwnedFd> {
         files::open(self.root.as_fd(), &path_of(name, None), access)
     }
@@ -300,19 +326,20 @@ impl Place {
         Ok(self.aside.get_or_init(|| aside).as_fd())
     }
 
-    /// Moves a file from `aside` to where it is found: a head, or (`random`) the body of one. Whether a directory had
-    /// to be made for it.
-    pub fn publish(&self, aside: &str, name: &Name, random: Option<u64>) -> io::Result<bool> {
+    /// Moves a file from `aside` to where it is found: a head, or (`random`) the body of one.
+    pub fn publish(
+        &self,
+        turn: &Turn,
+        aside: &str,
+        name: &Name,
+        random: Option<u64>,
+    ) -> io::Result<()> {
         let from = self.open_aside()?;
-        let (directory, made) = match self.directory(name.directory()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_directory(name.directory())?
-            }
-            opened => (opened?, false),
+        let Some(directory) = &turn.directory else {
+            return Err(io::ErrorKind::NotFound.into());
         };
         let new = file_name(name, random);
-        files::rename(from, aside.as_bytes(), directory.as_fd(), &new)?;
-        Ok(made)
+        files::rename(from, aside.as_bytes(), directory.as_fd(), &new)
     }
 
     /// Removes a head, or (`random`) the body of one. Whether it was there.
@@ -353,12 +380,16 @@ impl Place {
         files::open_directory(self.root.as_fd(), &directory_path(directory))
     }
 
-    fn make_directory(&self, directory: u16) -> io::Result<(OwnedFd, bool)> {
+    fn open_or_make(&self, directory: u16) -> io::Result<OwnedFd> {
+        match self.directory(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
         let objects = files::open_directory(self.root.as_fd(), OBJECTS)?;
         let name = directory_path(directory);
         let name = name.get(OBJECTS.len() + 1..).unwrap_or_default();
-        let made = files::make_directory(objects.as_fd(), name)?;
-        Ok((self.directory(directory)?, made))
+        files::make_directory(objects.as_fd(), name)?;
+        self.directory(directory)
     }
 }
 
@@ -466,7 +497,8 @@ mod tests {
     fn put(place: &Place, name: &Name, random: Option<u64>, content: &[u8]) {
         let file = place.create_aside("1-2-3").unwrap();
         write_at(file.as_fd(), content, 0).unwrap();
-        place.publish("1-2-3", name, random).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap();
+        place.publish(&turn, "1-2-3", name, random).unwrap();
     }
 
     #[test]
@@ -542,8 +574,7 @@ mod tests {
         let outside = temporary.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         symlink(&outside, place.path().join("objects").join(digits)).unwrap();
-        drop(place.create_aside("1-2-3").unwrap());
-        assert!(place.publish("1-2-3", &name, None).is_err());
+        assert!(place.turn_to_put(name.directory()).is_err());
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
         let mode = std::fs::metadata(place.path())
             .unwrap()

@@ -146,6 +146,57 @@ fn no_more_than_the_limit_is_stored() {
     });
 }
 
+/// Keeps every thread of a store's disk busy until what is returned goes.
+async fn hang(store: &Tiered<Rc<Slots>>) -> Vec<std::sync::mpsc::Sender<()>> {
+    let mut held = Vec::new();
+    for _ in 0..crate::store::disk::MOST_AT_ONCE {
+        let (hold, wait) = std::sync::mpsc::channel();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let disk = store.inner.disk.clone();
+        tokio::task::spawn_local(async move {
+            let job = move |_: &_| Ok((begin.send(()).is_ok(), wait.recv().is_ok()));
+            disk.run(job).await
+        });
+        begun.await.unwrap();
+        held.push(hold);
+    }
+    held
+}
+
+#[test]
+fn what_a_worker_was_storing_when_it_died_does_not_outlive_an_invalidation() {
+    for body in [body_of(10), body_of(400_000)] {
+        let world = World::new();
+        run(async { put(&store(&world, 0), KEY, b"old").await.unwrap() });
+        let (path, region) = (world.path(), world.region.clone());
+        let (say, said) = std::sync::mpsc::channel();
+        // The loop ends in the middle of it, and never looks at the version again; a thread of its disk goes on.
+        let dies = std::thread::spawn(move || {
+            run(async {
+                let slots = Rc::new(Slots(region.clone()));
+                let store = Tiered::new(&path, region, 0, (1 << 20, 16), LARGEST, slots);
+                let seen = store.version(KEY.as_bytes());
+                let stored = contract::stored(&[], &[]);
+                let begun = store.begin(Key::from(KEY.as_bytes()), stored, None, seen);
+                let mut writer = begun.unwrap_or_else(|reason| panic!("{reason:?}"));
+                assert!(writer.write(&body) && writer.room().await && writer.is_idle().await);
+                let held = hang(&store).await;
+                assert!(writer.finish().await.is_none(), "the disk hangs");
+                say.send(held).unwrap();
+            });
+        });
+        let held = said.recv().unwrap();
+        run(async {
+            let other = store(&world, 1);
+            assert!(other.invalidate(KEY.as_bytes()).await);
+            drop(held);
+            dies.join().unwrap();
+            assert!(object(&other, KEY, &[]).await.is_none());
+        });
+        assert_eq!(files(&world), Vec::<PathBuf>::new());
+    }
+}
+
 /// The head file and the body file of what is stored.
 fn files(world: &World) -> Vec<PathBuf> {
     let place = Place::open(&world.path()).unwrap();
@@ -320,7 +371,8 @@ fn what_leads_around_in_a_circle_or_is_a_part_is_a_miss() {
         head.encode(&mut octets);
         let file = place.create_aside("planted").unwrap();
         write_at(file.as_fd(), &octets, 0).unwrap();
-        place.publish("planted", &name, None).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap();
+        place.publish(&turn, "planted", &name, None).unwrap();
     }
     run(async {
         let store = store(&world, 0);
@@ -453,7 +505,8 @@ fn a_list_leads_to_no_list() {
     let is_read = |name: Name| {
         let file = place.create_aside("1-2-3").unwrap();
         write_at(file.as_fd(), &encoded, 0).unwrap();
-        place.publish("1-2-3", &name, None).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap();
+        place.publish(&turn, "1-2-3", &name, None).unwrap();
         let mut buffer = Vec::new();
         let read = read::head(&place, &name, Access::Blocking, &mut buffer);
         assert!(matches!(read, Ok(_) | Err(ReadError::Damaged(_))));
