@@ -466,6 +466,8 @@ enum Spilling {
     No,
     Idle(Spill),
     Busy(JoinHandle<Option<Spill>>),
+    /// Nobody waits for the disk any more, which is busy still.
+    Late(JoinHandle<Option<Spill>>),
     Failed,
 }
 
@@ -580,15 +582,18 @@ impl<C: Coherence + 'static> Filling<C> {
     async fn is_idle(&mut self) -> bool {
         // Whoever waits may be left in the middle of it, by a client that goes away: then it is still being written.
         if let Spilling::Busy(writing) = &mut self.spilling {
-            self.spilling = match timeout(SPILL_PATIENCE, writing).await {
-                Ok(Ok(Some(spill))) => Spilling::Idle(spill),
+            let written = timeout(SPILL_PATIENCE, writing).await;
+            let before = std::mem::replace(&mut self.spilling, Spilling::Failed);
+            self.spilling = match (written, before) {
+                (Ok(Ok(Some(spill))), _) => Spilling::Idle(spill),
+                (Err(_), Spilling::Busy(writing)) => Spilling::Late(writing),
                 _ => Spilling::Failed,
             };
         }
         if let Spilling::Idle(spill) = &self.spilling {
             self.in_file = spill.so_far();
         }
-        !matches!(self.spilling, Spilling::Failed)
+        !matches!(self.spilling, Spilling::Failed | Spilling::Late(_))
     }
 
     /// Begins to write `data` to the disk; nothing else is being written.
@@ -639,15 +644,18 @@ impl<C: Coherence + 'static> Drop for Filling<C> {
         let arriving = self.inner.arriving.get();
         self.inner.arriving.set(arriving - self.counted);
         buffers::give(&mut self.buffer);
-        // Its file is removed where that may take its time.
+        // Its file is removed where that may take its time, and takes its space until then.
+        let reservation = self.reservation.take();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         match std::mem::replace(&mut self.spilling, Spilling::No) {
-            Spilling::Idle(spill) => drop(runtime.spawn_blocking(move || drop(spill))),
-            Spilling::Busy(writing) => drop(runtime.spawn(async move {
+            Spilling::Idle(spill) => {
+                drop(runtime.spawn_blocking(move || drop((spill, reservation))));
+            }
+            Spilling::Busy(writing) | Spilling::Late(writing) => drop(runtime.spawn(async move {
                 let written = writing.await;
-                let _ = tokio::task::spawn_blocking(move || drop(written)).await;
+                let _ = tokio::task::spawn_blocking(move || drop((written, reservation))).await;
             })),
             Spilling::No | Spilling::Failed => {}
         }

@@ -329,7 +329,10 @@ impl Disk {
     pub async fn put(&self, new: New, reserved: Reservation) -> Option<Done> {
         let (key, stored) = (new.key.clone(), new.stored.clone());
         self.region.filter().add(&Name::of(&key));
-        let done = self.run(move |place| write::put(place, new)).await??;
+        // The space is taken as long as it is being written, whoever waits for that.
+        let written = self.run(move |place| Ok((write::put(place, new)?, reserved)));
+        let (done, reserved) = written.await?;
+        let done = done?;
         self.tell(&done, &key, &stored, reserved);
         Some(done)
     }

@@ -71,7 +71,7 @@ fn accounts_are_right_whatever_becomes_of_a_response() {
         };
         abandoned(10).await;
         abandoned(BLOCK + 1).await;
-        assert_eq!(space.used(), 0);
+        until("nothing is taken", || space.used() == 0).await;
         put(&store, KEY, &body_of(400_000)).await.unwrap();
     });
     let expected = cost(400_000) + cost(300);
@@ -161,6 +161,44 @@ async fn hang(store: &Tiered<Rc<Slots>>) -> Vec<std::sync::mpsc::Sender<()>> {
         held.push(hold);
     }
     held
+}
+
+/// Looks again until it is so.
+async fn until(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !check() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_is_being_written_takes_its_space_until_it_is_gone() {
+    for gives_up in [false, true] {
+        let world = World::new();
+        let space = world.region.space();
+        run(async {
+            let store = store(&world, 0);
+            let held = hang(&store).await;
+            let seen = store.version(KEY.as_bytes());
+            let stored = contract::stored(&[], &[]);
+            let begun = store.begin(Key::from(KEY.as_bytes()), stored, None, seen);
+            let mut writer = begun.unwrap_or_else(|reason| panic!("{reason:?}"));
+            assert!(writer.write(&body_of(BLOCK + 1)) && writer.room().await);
+            // The one does not wait for the disk any more, the other's client has left.
+            assert!(!gives_up || !writer.is_idle().await);
+            let taken = space.used();
+            drop(writer);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                assert!(space.used() == taken && taken > BLOCK as u64);
+            }
+            drop(held);
+            until("nothing is taken", || space.used() == 0).await;
+            let place = Place::open(&world.path()).unwrap();
+            assert_eq!(place.aside().unwrap(), Vec::<Vec<u8>>::new());
+        });
+    }
 }
 
 #[test]
