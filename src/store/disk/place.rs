@@ -342,6 +342,18 @@ impl Place {
         files::rename(from, aside.as_bytes(), directory.as_fd(), &new)
     }
 
+    /// When the head of that name was put in its place (seconds since 1970); none: there is none.
+    pub fn put_at(&self, turn: &Turn, name: &Name) -> io::Result<Option<i64>> {
+        let Some(directory) = &turn.directory else {
+            return Ok(None);
+        };
+        match files::facts_of(directory.as_fd(), &file_name(name, None)) {
+            Ok(facts) => Ok(Some(facts.changed)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes a head, or (`random`) the body of one. Whether it was there.
     pub fn remove(&self, name: &Name, random: Option<u64>) -> io::Result<bool> {
         self.remove_named(name.directory(), &file_name(name, random))
