@@ -29,7 +29,7 @@ use crate::cache::Name;
 use crate::http::Headers;
 use crate::shared::{Counter, Entry, Region, Stored as StoredEntry, Version};
 use crate::sys::clock;
-use crate::sys::files::Access;
+use crate::sys::files::{Access, Facts};
 use elsewhere::Elsewhere;
 #[cfg(test)]
 pub use elsewhere::MOST as MOST_AT_ONCE;
@@ -173,7 +173,7 @@ impl Disk {
         let Some(place) = self.place() else {
             return Looked::Absent;
         };
-        let (key, request) = (key.to_vec(), request.clone());
+        let (key, request, aside) = (key.to_vec(), request.clone(), self.aside());
         let (generation, in_memory) = (self.generation(), self.in_memory);
         let purges = self.purges.all();
         let asked = self.elsewhere.run(move || {
@@ -188,6 +188,11 @@ impl Disk {
             };
             let (mut buffer, mut report) = (Vec::new(), Report::default());
             let looked = lookup::lookup(&question, Access::Blocking, &mut buffer, &mut report);
+            if let Some((name, facts)) = report.checked
+                && let Err(error) = write::attest(&place, &name, facts, &aside)
+            {
+                report.trouble.get_or_insert(error);
+            }
             (looked, report)
         });
         match asked.await {
@@ -371,6 +376,13 @@ impl Disk {
             .await?;
         self.gone(&removed);
         Some(removed.len())
+    }
+
+    /// A body that was not trusted has been read, and is as it was written: that is remembered.
+    pub async fn attest(&self, name: Name, facts: Facts) {
+        let aside = self.aside();
+        self.run(move |place| write::attest(place, &name, facts, &aside))
+            .await;
     }
 
     /// Gives up everything that is stored: from now on no file of before is read.

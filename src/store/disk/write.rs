@@ -17,7 +17,8 @@ use super::read::{self, ReadError};
 use crate::cache::{Name, Stored, key};
 use crate::shared::{Kind, Region, Version};
 use crate::store::{InFile, MAX_VARIANTS};
-use crate::sys::files::{self, Access};
+use crate::sys::clock::unix_seconds;
+use crate::sys::files::{self, Access, Facts};
 
 /// What is to be kept, with the name that its files have until they are in their place.
 pub struct New {
@@ -381,6 +382,39 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
         }],
         removed: Vec::new(),
     }))
+}
+
+/// Writes down that a body has been read and found to be right since this start of the machine: from now on it is trusted.
+/// `facts`: what was known of its file before.
+pub fn attest(place: &Place, name: &Name, facts: Facts, aside: &str) -> io::Result<()> {
+    let turn = place.turn(name.directory())?;
+    let mut buffer = Vec::new();
+    let mut head = match read::head(place, name, Access::Blocking, &mut buffer) {
+        Ok(read) => read.head,
+        Err(ReadError::Io(error)) => return Err(error),
+        Err(_) => return Ok(()),
+    };
+    let Content::Object(kept) = &mut head.content else {
+        return Ok(());
+    };
+    let Body::File(file) = &mut kept.body else {
+        return Ok(());
+    };
+    // Another one may have come into its place.
+    let Ok(body) = place.open_body(name, file.random, Access::Blocking) else {
+        return Ok(());
+    };
+    let now = files::facts(body.as_fd())?;
+    if (now.inode, now.size, now.modified) != (facts.inode, facts.size, facts.modified) {
+        return Ok(());
+    }
+    // What was changed a moment ago may change again without another time: as far as the clock of files goes.
+    if (unix_seconds() - now.modified.0).abs() <= 1 {
+        return Ok(());
+    }
+    file.modified = now.modified;
+    file.boot = read::boot();
+    write_head(place, &turn, aside, name, &head, &[]).map(drop)
 }
 
 /// Marks an object as stale since then, in one's turn. False: it is gone, or has been marked before.

@@ -360,6 +360,45 @@ fn a_body_that_is_only_touched_is_read_and_served() {
 }
 
 #[test]
+fn what_has_been_read_and_found_right_is_trusted_from_then_on() {
+    const HUGE: usize = (16 << 20) + 70_000;
+    let world = World::new();
+    let open = || {
+        let (path, region, slots) = (world.path(), world.region.clone(), world.slots.clone());
+        Tiered::new(&path, region, 0, (0, 16), 1 << 30, slots)
+    };
+    run(async {
+        put(&open(), KEY, &body_of(HUGE)).await.unwrap();
+        let path = files(&world).remove(1);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let store = open();
+        let found = object(&store, KEY, &[]).await.unwrap();
+        let Body::File(body) = &found.body else {
+            panic!("{:?}", found.body)
+        };
+        let blocks = HUGE.div_ceil(BLOCK);
+        for block in [0].into_iter().chain(0..blocks) {
+            assert!(!body.is_trusted(), "block {block}");
+            body.read_block(block, &mut Vec::new()).unwrap();
+        }
+        assert!(body.is_trusted() && body.read_block(blocks, &mut Vec::new()).is_err());
+        let at = found.on_disk.as_ref().unwrap();
+        store.disk().attest(at.name, body.facts()).await;
+        let trusted = async || match &object(&open(), KEY, &[]).await.unwrap().body {
+            Body::File(body) => body.is_trusted(),
+            other => panic!("{other:?}"),
+        };
+        assert!(trusted().await);
+        // Not once it has been changed again.
+        file.set_modified(std::time::SystemTime::now()).unwrap();
+        store.disk().attest(at.name, body.facts()).await;
+        assert!(!trusted().await);
+    });
+}
+
+#[test]
 fn a_replaced_body_leaves_nothing_behind() {
     let world = World::new();
     run(async {
