@@ -339,8 +339,22 @@ impl Master {
         }
     }
 
-    /// The end, when no worker is left: it writes everything down.
+    /// The end, when no worker is left: it writes everything down, and its socket goes.
     pub(super) fn dismiss_janitor(&mut self) {
+        self.wait_for_janitor();
+        let directory = self.janitor.as_ref().and_then(|it| it.directory.as_ref());
+        // The lock is still ours: the socket is no other instance's.
+        if let Some((place, _)) = directory.and_then(|it| it.held.as_ref())
+            && let Err(error) = place.remove_control()
+        {
+            log::warn!(
+                "the control socket stays in {}: {error}",
+                place.path().display()
+            );
+        }
+    }
+
+    fn wait_for_janitor(&mut self) {
         self.tell_janitor(&ToWorker::Stop);
         let deadline = monotonic_ms() + PATIENCE_MS;
         loop {

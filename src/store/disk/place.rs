@@ -237,6 +237,11 @@ impl Place {
         }
     }
 
+    /// No instance answers commands here any more.
+    pub fn remove_control(&self) -> io::Result<bool> {
+        files::remove(self.root.as_fd(), CONTROL.as_bytes())
+    }
+
     /// Whether the lock is still that of this directory: files can be removed.
     pub fn is_locked_by(&self, lock: &Lock) -> bool {
         files::open(self.root.as_fd(), LOCK, Access::Blocking)
