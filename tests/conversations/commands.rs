@@ -164,6 +164,9 @@ fn the_socket_goes_with_the_instance_and_one_that_was_left_misleads_nobody() {
     let socket = directory.path().join("control");
     let baton = directory.reverse(&origin);
     keep(&baton, "/small", "");
+    let holder = directory.json(&["stats"])[0]["holder"].clone();
+    let address = format!(" http://{}", baton.address());
+    assert!(holder.as_str().unwrap().ends_with(&address), "{holder}");
     baton.stop();
     assert!(!socket.exists());
     assert!(directory.cache(&["stats"]).out.contains("at rest"));
@@ -172,9 +175,7 @@ fn the_socket_goes_with_the_instance_and_one_that_was_left_misleads_nobody() {
     eventually("there is a socket", || socket.exists().then_some(()));
     baton.signal(baton.master(), "KILL");
     baton.wait();
-    eventually("the janitor has ended", || {
-        has_ended(janitor).then_some(())
-    });
+    eventually("the janitor has ended", || has_ended(janitor).then_some(()));
     assert!(socket.exists());
     assert!(directory.cache(&["stats"]).out.contains("at rest"));
     for arguments in [&["verify"][..], &["ls"], &["purge", &url("/small")]] {

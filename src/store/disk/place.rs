@@ -70,7 +70,7 @@ pub enum Found {
 /// The right to use a directory; it ends with the process.
 #[derive(Debug)]
 pub struct Lock {
-    _lock: Flock<OwnedFd>,
+    file: Flock<OwnedFd>,
     inode: u64,
 }
 
@@ -210,9 +210,10 @@ impl Place {
         let file = files::open_or_create(self.root.as_fd(), LOCK).map_err(refused)?;
         let inode = files::facts(file.as_fd()).map_err(refused)?.inode;
         match files::try_lock(file).map_err(refused)? {
-            Ok(lock) => {
-                write_over(lock.as_fd(), who.as_bytes()).map_err(refused)?;
-                Ok(Lock { _lock: lock, inode })
+            Ok(file) => {
+                let lock = Lock { file, inode };
+                lock.say(who).map_err(refused)?;
+                Ok(lock)
             }
             Err(file) => Err(PlaceError::Held {
                 path: self.path.clone(),
@@ -410,9 +411,18 @@ impl Place {
     }
 }
 
+impl Lock {
+    /// What another one that wants the directory is told.
+    pub fn say(&self, who: &str) -> io::Result<()> {
+        write_over(self.file.as_fd(), who.as_bytes())
+    }
+}
+
+/// Whoever reads meanwhile finds some of it.
 fn write_over(file: BorrowedFd<'_>, content: &[u8]) -> io::Result<()> {
-    nix::unistd::ftruncate(file, 0)?;
-    write_at(file, content, 0)
+    write_at(file, content, 0)?;
+    let length = i64::try_from(content.len()).map_err(io::Error::other)?;
+    Ok(nix::unistd::ftruncate(file, length)?)
 }
 
 /// Writes both into a new file, the one behind the other.

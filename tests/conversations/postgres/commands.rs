@@ -368,7 +368,8 @@ fn settings_and_the_password_come_from_the_file() {
     let refused = run(&["cache", "stats"]);
     assert_eq!(refused.code, Some(1));
     assert!(
-        refused.err.contains("127.0.0.1") && refused.err.contains("postgres.password_file"),
+        refused.err.contains(&format!("127.0.0.1:{port}"))
+            && refused.err.contains("postgres.password_file"),
         "{}",
         refused.err
     );
