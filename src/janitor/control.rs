@@ -31,6 +31,7 @@ use super::protocol::{Done, Reply, Request};
 use crate::cache::{Name, Policies};
 use crate::shared::Region;
 use crate::store::Known;
+use crate::store::disk::limits::Sizes;
 use crate::store::disk::place::{CONTROL, Place};
 use crate::sys::fd::{recv_with_fds, send_with_fds};
 
@@ -92,6 +93,7 @@ impl Control {
                 place: &place,
                 instance: Some(&instance),
                 policies: &policies,
+                sizes: Sizes::default(),
             };
             perform(request, &ground, archive, say)
         };

@@ -45,6 +45,7 @@ fn at_rest(place: &Place, request: &Request) -> Done {
         place,
         instance: None,
         policies: &Policies::default(),
+        sizes: Sizes::default(),
     };
     perform(request, &ground, None, &mut |_| Ok(())).unwrap()
 }
@@ -205,6 +206,7 @@ fn without_a_catalogue_there_are_still_figures() {
         place: &place,
         instance: None,
         policies: &Policies::default(),
+        sizes: Sizes::default(),
     };
     let error = perform(&Request::Ls(Listing::default()), &ground, None, &mut |_| {
         Ok(())
