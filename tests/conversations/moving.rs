@@ -407,6 +407,10 @@ fn an_archive_that_is_none_or_not_all_is_refused_with_the_reason() {
                 ended.err
             );
         }
+        let directory = cache(&store, &["import", room.0.path().to_str().unwrap()]);
+        let why = "the archive cannot be read: Is a directory (os error 21)\n";
+        assert!(directory.err.ends_with(why), "{}", directory.err);
+        assert_eq!(directory.err.matches("os error").count(), 1);
         let missing = cache(&store, &["import", "/nowhere/archive"]);
         assert!(
             missing.err.contains("/nowhere/archive cannot be read"),

@@ -130,7 +130,7 @@ fn start(
 ///
 /// Errors: the settings cannot be used, or the database refuses, or does not answer in time.
 pub fn prepare(settings: &Postgres) -> anyhow::Result<Facts> {
-    let server = Server::new(settings, "start").context("the cache in PostgreSQL")?;
+    let server = Server::new(settings, "start")?;
     let called = server.called();
     let (sender, done) = std::sync::mpsc::channel();
     let settings = settings.clone();
