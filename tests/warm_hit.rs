@@ -13,7 +13,7 @@ use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -24,6 +24,7 @@ use baton::dispatch::{Conn, Peer};
 use baton::ipc::{Channel, Offer, Received, ToMaster, ToWorker};
 use baton::shared::Region;
 use baton::store::disk::place::Place;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 // === an allocator that counts what one thread allocates
@@ -130,11 +131,20 @@ impl Master {
         while Instant::now() < deadline {
             match self.channel.recv().unwrap() {
                 Received::Message { message, .. } => return message,
-                Received::Nothing => std::thread::sleep(Duration::from_millis(1)),
+                Received::Nothing => self.wait_until(deadline),
                 Received::End => break,
             }
         }
         panic!("the worker says nothing");
+    }
+
+    /// Waits for the worker's next word.
+    fn wait_until(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut source = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+        // A signal is as good as a look in between.
+        let _ = poll(&mut source, left);
     }
 
     /// A client whose connection the worker has.

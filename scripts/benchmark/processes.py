@@ -45,20 +45,20 @@ def processor_time(pids, and_of_ended=False):
 
 def private_memory(pids):
     """Octets in user space that a process shares with nobody."""
-    kib = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Private_"):
-                kib += int(line.split()[1])
-    return kib * 1024
+    return mapped(pids, "Private_")
 
 
 def memory_of(pids):
     """Octets in user space; what processes share counts once (PSS)."""
+    return mapped(pids, "Pss:")
+
+
+def mapped(pids, kind):
+    """Octets of the mappings of processes, of what begins with `kind` in smaps_rollup."""
     kib = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(kind):
                 kib += int(line.split()[1])
     return kib * 1024
 

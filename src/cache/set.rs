@@ -42,7 +42,14 @@ pub enum SetError {
     #[error("no tag is named")]
     Empty,
     #[error("the regular expression cannot be used: {0}")]
-    Regex(#[from] regex::Error),
+    Regex(regex::Error),
+}
+
+/// Its text is said already: as a source it would be said once more.
+impl From<regex::Error> for SetError {
+    fn from(error: regex::Error) -> SetError {
+        SetError::Regex(error)
+    }
 }
 
 impl Set {

@@ -17,13 +17,13 @@ use super::archive::Archive;
 use super::flags::{CacheQuestion, ExplainCommand, LsCommand, PurgeCommand, Whereabouts};
 use super::tables;
 use super::whereabouts::{self, Meant, find};
-use crate::cache::{Policies, Set};
+use crate::cache::Set;
 use crate::janitor::control;
 use crate::janitor::listing::{Listing, Sort};
 use crate::janitor::meeting::Meeting;
 use crate::janitor::operations::{self, Ground, normal_prefix, perform, postgres};
 use crate::janitor::protocol::{Done, Item, Reply, Request};
-use crate::store::disk::place::{Place, PlaceError};
+use crate::store::disk::place::PlaceError;
 
 /// How long an instance without a janitor is given to start another one.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -45,8 +45,14 @@ pub(super) fn run(
     output.sorted = matches!(request, Request::Ls(listing) if listing.sort.is_some());
     let mut say = |reply: &Reply| output.take(reply);
     let done = match &meant {
-        Meant::Directory(place, policies) => {
-            answer(place, policies, request, archive.as_ref(), &mut say)
+        Meant::Directory(place, policies, sizes) => {
+            let at_rest = Ground {
+                place,
+                instance: None,
+                policies,
+                sizes: *sizes,
+            };
+            answer(&at_rest, request, archive.as_ref(), &mut say)
         }
         Meant::Database(database) => look(database, request, archive.as_ref(), &mut say),
         Meant::Instance(meeting) => ask(meeting, request, archive.as_ref(), &mut say),
@@ -112,20 +118,15 @@ pub(super) fn explain(command: &ExplainCommand) -> Request {
     }
 }
 
-/// From the instance, or on the spot.
+/// From the instance that uses the directory, or on the spot.
 fn answer(
-    place: &Place,
-    policies: &Policies,
+    at_rest: &Ground<'_>,
     request: &Request,
     archive: Option<&Archive>,
     say: &mut dyn FnMut(&Reply) -> io::Result<()>,
 ) -> anyhow::Result<Done> {
+    let place = at_rest.place;
     let path = place.path().display();
-    let at_rest = Ground {
-        place,
-        instance: None,
-        policies,
-    };
     let until = Instant::now() + PATIENCE;
     let mut file = archive.map(|it| &it.file);
     loop {
@@ -149,10 +150,10 @@ fn answer(
             }
         }
         if !request.changes_files() {
-            return perform(request, &at_rest, transfer(&mut file), say);
+            return perform(request, at_rest, transfer(&mut file), say);
         }
         match place.lock(&format!("a command, pid {}", std::process::id())) {
-            Ok(_lock) => return perform(request, &at_rest, transfer(&mut file), say),
+            Ok(_lock) => return perform(request, at_rest, transfer(&mut file), say),
             // It has just started, or its janitor is about to be.
             Err(PlaceError::Held { .. }) if Instant::now() < until => sleep(RETRY),
             Err(PlaceError::Held { who, .. }) => {

@@ -167,7 +167,7 @@ pub(super) enum CacheAction {
     },
     /// Puts what `export` has written where it is missing, or older.
     ///
-    /// Nothing is thrown out for it: where a running instance has no more room the rest is left out.
+    /// Nothing is thrown out for it: where there is no more room, by cache.max_size of the file or of a running instance, the rest is left out.
     Import {
         /// Where from; - is standard input.
         #[arg(default_value = "-", value_name = "FILE")]

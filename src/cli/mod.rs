@@ -99,9 +99,7 @@ fn migrate(cache: Option<String>, file: Option<PathBuf>) -> anyhow::Result<ExitC
             "only a cache in PostgreSQL has tables to be made: --cache postgres://USER@HOST/DATABASE names one"
         );
     }
-    let facts = janitor::postgres::prepare(&config.postgres)
-        .context("the cache in PostgreSQL")?
-        .context("the database does not answer")?;
+    let facts = janitor::postgres::prepare(&config.postgres).context("the cache in PostgreSQL")?;
     let shown = config.postgres.shown();
     let said = match facts.made {
         0 => format!("{shown}: the tables are up to date\n"),
@@ -116,8 +114,7 @@ fn migrate(cache: Option<String>, file: Option<PathBuf>) -> anyhow::Result<ExitC
 fn prepare(config: &config::Config) -> anyhow::Result<()> {
     use janitor::postgres::{Newer, prepare, shortage};
     let said = match prepare(&config.postgres) {
-        Ok(Some(facts)) => shortage(&config.postgres, config.workers, &facts),
-        Ok(None) => Some("the database does not answer; it is tried again".to_owned()),
+        Ok(facts) => shortage(&config.postgres, config.workers, &facts),
         Err(error) if error.is::<Newer>() => return Err(error),
         Err(error) => Some(format!("{error:#}; it is tried again")),
     };

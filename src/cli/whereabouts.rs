@@ -13,12 +13,13 @@ use crate::cache::Policies;
 use crate::config::{Cache, Config, Mode, Sources, StoreKind};
 use crate::janitor::control;
 use crate::janitor::meeting::{Meeting, name_of};
+use crate::store::disk::limits::Sizes;
 use crate::store::disk::place::Place;
 use crate::store::postgres::server::Server;
 
 pub(super) enum Meant {
-    /// And what its instance would be told about caching.
-    Directory(Place, Policies),
+    /// And what its instance would be told about caching, and about room.
+    Directory(Place, Policies, Sizes),
     Database(Box<Database>),
     Instance(Meeting),
 }
@@ -76,17 +77,23 @@ fn load(of: &Whereabouts) -> anyhow::Result<Config> {
 /// The directory that an instance with this configuration would use.
 fn directory(config: Config, make: bool) -> anyhow::Result<Meant> {
     let policies = config.policies();
-    let Cache { directory, .. } = config.cache;
+    let Cache {
+        directory,
+        max_size,
+        min_free,
+        ..
+    } = config.cache;
+    let sizes = Sizes { max_size, min_free };
     let path = directory.context("the cache has no directory; --cache dir:PATH names one")?;
     if make {
-        return Ok(Meant::Directory(Place::prepare(&path)?, policies));
+        return Ok(Meant::Directory(Place::prepare(&path)?, policies, sizes));
     }
     let place =
         Place::open(&path).with_context(|| format!("there is no cache in {}", path.display()))?;
     if !place.is_cache()? {
         bail!("{} is no cache of baton's", path.display());
     }
-    Ok(Meant::Directory(place, policies))
+    Ok(Meant::Directory(place, policies, sizes))
 }
 
 /// Nothing is connected to yet.

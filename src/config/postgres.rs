@@ -54,7 +54,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Postgres {
-    pub(super) fn blank() -> Postgres {
+    pub(crate) fn blank() -> Postgres {
         Postgres {
             url: Secret::default(),
             password: None,

@@ -31,9 +31,9 @@ use super::protocol::{Done, Reply, Request};
 use crate::cache::{Name, Policies};
 use crate::shared::Region;
 use crate::store::Known;
+use crate::store::disk::limits::Sizes;
 use crate::store::disk::place::{CONTROL, Place};
 use crate::sys::fd::{recv_with_fds, send_with_fds};
-use crate::sys::files;
 
 /// Commands answered at once.
 const MOST: usize = 8;
@@ -74,7 +74,7 @@ pub(super) type Answer =
 impl Control {
     /// Listens in the directory, in place of a socket that a dead janitor has left there.
     pub fn start(place: &Place, region: OwnedFd, policies: Policies) -> io::Result<Control> {
-        files::remove(place.root(), CONTROL.as_bytes())?;
+        place.remove_control()?;
         let listener = UnixListener::bind(address(place))?;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         fchmodat(place.root(), CONTROL, mode, FchmodatFlags::FollowSymlink)?;
@@ -93,6 +93,7 @@ impl Control {
                 place: &place,
                 instance: Some(&instance),
                 policies: &policies,
+                sizes: Sizes::default(),
             };
             perform(request, &ground, archive, say)
         };

@@ -26,6 +26,7 @@ pub mod protocol;
 mod purging;
 mod tour;
 mod trouble;
+mod victim;
 mod workers;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,10 +39,9 @@ use crate::cache::Name;
 use crate::config::{Cache, Launch, StoreKind};
 use crate::ipc::{Channel, Received, ToWorker};
 use crate::shared::{Counter, Region};
-use crate::store::disk::format::INLINE;
 use crate::store::disk::limits::Limits;
 use crate::store::disk::place::{CATALOGUE, Place};
-use crate::store::disk::{purged, write};
+use crate::store::disk::purged;
 use crate::sys::clock::monotonic_ms;
 use board::Board;
 use books::{Books, Now, Opened};
@@ -61,8 +61,6 @@ const SURVEY_MS: u64 = 1_000;
 const VICTIMS_AT_ONCE: usize = 2_000;
 /// How long evicting rests after the disk refused.
 const REFUSED_MS: u64 = 1_000;
-/// An object that takes less has no body in a file of its own.
-const SINGLE_KIB: u32 = (INLINE / 1024) as u32;
 /// Changes that are this much older than a death have been told of.
 const BEFORE_DEATH: i64 = 10;
 /// By so much the clocks may part before times on the disk are believed no more, in seconds.
@@ -311,13 +309,10 @@ impl Janitor {
         let Some(entry) = self.books.ledger.get(name) else {
             return Ok(());
         };
-        if entry.kib < SINGLE_KIB && !entry.is_list() {
-            self.place.remove(name, None)?;
-        } else {
-            let gone = write::remove(&self.place, name)?;
-            gone.iter().for_each(|name| self.books.evicted(name));
-        }
-        self.books.evicted(name);
+        let Some(gone) = victim::remove(&self.place, entry, self.now().unix)? else {
+            return Ok(());
+        };
+        gone.iter().for_each(|name| self.books.evicted(name));
         self.count(Counter::CacheEvicted, 1);
         Ok(())
     }

@@ -6,11 +6,11 @@
 use std::io;
 
 use super::aside;
-use crate::cache::{Name, key};
+use crate::cache::Name;
 use crate::shared::Region;
 use crate::store::Fate;
 use crate::store::disk::format::{Content, Head};
-use crate::store::disk::place::{Place, cost};
+use crate::store::disk::place::{Place, Turn, cost};
 use crate::store::disk::write;
 
 /// Where it happens.
@@ -33,9 +33,10 @@ pub(super) enum Carried {
 }
 
 impl Purging<'_> {
-    /// `size`: octets of the head file.
+    /// In one's turn, which began before `head` was read. `size`: octets of the head file.
     pub(super) fn carry_out(
         &self,
+        turn: &Turn,
         name: &Name,
         head: &Head,
         size: u64,
@@ -44,7 +45,7 @@ impl Purging<'_> {
         match fate {
             Fate::Stays => Ok(Carried::NotMeant),
             Fate::Gone(_) => self.remove(name, head, size),
-            Fate::Stale(since, _) => self.soften(name, head, since),
+            Fate::Stale(since, _) => self.soften(turn, name, since),
         }
     }
 
@@ -63,22 +64,14 @@ impl Purging<'_> {
         })
     }
 
-    fn soften(&self, name: &Name, head: &Head, since: i64) -> io::Result<Carried> {
-        let hash = key::hash(&head.key);
-        let before = self.region.map(|region| region.versions().read(hash));
+    fn soften(&self, turn: &Turn, name: &Name, since: i64) -> io::Result<Carried> {
         let aside = aside::name(self.region.map_or(0, |region| region.space().ticket()));
-        let softened = write::soften(self.place, name, since, self.generation, aside)?;
-        // Whatever was changed meanwhile may have been undone.
-        if let (Some(region), Some(before)) = (self.region, before)
-            && region.versions().read(hash).purges_since(before).is_none()
-        {
-            write::remove(self.place, name)?;
-            region.versions().bump(hash);
-            return Ok(Carried::NotMeant);
-        }
-        Ok(match softened {
-            true => Carried::Softened,
-            false => Carried::NotMeant,
-        })
+        let generation = self.generation;
+        Ok(
+            match write::soften_in(turn, self.place, name, since, generation, aside)? {
+                true => Carried::Softened,
+                false => Carried::NotMeant,
+            },
+        )
     }
 }

@@ -220,7 +220,11 @@ impl Tour {
             },
         };
         if wanted {
-            match place.list(directory) {
+            // What comes into it from now on has looked at the purges and the generation that this tour knows.
+            let listed = place
+                .turn(directory)
+                .and_then(|_turn| place.list(directory));
+            match listed {
                 Ok(found) => {
                     self.visited[usize::from(directory)] = true;
                     self.visit = Some(Visit::new(directory, found));
@@ -398,13 +402,14 @@ impl Ground<'_> {
         if purges.is_empty() {
             return Ok(Carried::NotMeant);
         }
+        let turn = self.place.turn(name.directory())?;
         // Whatever is wrong with it is found by who looks at it next.
         let Ok(read) = read::head(self.place, name, Access::Blocking, buffer) else {
             return Ok(Carried::NotMeant);
         };
         let size = files::facts(read.file.as_fd())?.size;
         let fate = Fate::of(&read.head, &purges);
-        let carried = purging.carry_out(name, &read.head, size, fate)?;
+        let carried = purging.carry_out(&turn, name, &read.head, size, fate)?;
         let octets = match carried {
             Carried::NotMeant => return Ok(carried),
             Carried::Softened => cost(size),

@@ -6,6 +6,7 @@
 //! clients are served without it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -80,6 +81,16 @@ impl Janitor {
         directory.map_or(Ok(()), |directory| directory.publish(region))
     }
 
+    /// What another instance that wants the directory is told, now that it is known where this one listens.
+    pub(super) fn introduce(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
+        let Some(directory) = &mut self.directory else {
+            return Ok(());
+        };
+        directory.who = who(addresses);
+        let held = directory.held.as_ref();
+        held.map_or(Ok(()), |(_, lock)| lock.say(&directory.who))
+    }
+
     /// Whether it can be started: there is no directory, or it is there and ours.
     fn hold(&mut self, space: &Space) -> bool {
         let Some(directory) = &mut self.directory else {
@@ -124,7 +135,9 @@ impl Janitor {
 
 impl Directory {
     fn prepare(path: &std::path::Path, config: &Config) -> Result<Directory, PlaceError> {
-        let who = who(config);
+        // Until it listens: a port of 0 may be any.
+        let wanted: Vec<SocketAddr> = config.listeners.iter().map(|it| it.address).collect();
+        let who = who(&wanted);
         let held = take(path, &who)?;
         Ok(Directory {
             path: path.to_owned(),
@@ -207,12 +220,10 @@ fn take(path: &std::path::Path, who: &str) -> Result<(Place, Lock), PlaceError> 
 }
 
 /// `pid 123, since 2026-11-24T22:50:00Z, http://127.0.0.1:3128`
-fn who(config: &Config) -> String {
+fn who(addresses: &[SocketAddr]) -> String {
     let since = jiff::Timestamp::from_second(unix_seconds()).unwrap_or_default();
-    let listeners = config.listeners.iter();
-    let addresses: Vec<String> = listeners
-        .map(|listener| format!("http://{}", listener.address))
-        .collect();
+    let addresses = addresses.iter().map(|address| format!("http://{address}"));
+    let addresses: Vec<String> = addresses.collect();
     let pid = std::process::id();
     format!("pid {pid}, since {since}, {}", addresses.join(" "))
 }
@@ -339,8 +350,22 @@ impl Master {
         }
     }
 
-    /// The end, when no worker is left: it writes everything down.
+    /// The end, when no worker is left: it writes everything down, and its socket goes.
     pub(super) fn dismiss_janitor(&mut self) {
+        self.wait_for_janitor();
+        let directory = self.janitor.as_ref().and_then(|it| it.directory.as_ref());
+        // The lock is still ours: the socket is no other instance's.
+        if let Some((place, _)) = directory.and_then(|it| it.held.as_ref())
+            && let Err(error) = place.remove_control()
+        {
+            log::warn!(
+                "the control socket stays in {}: {error}",
+                place.path().display()
+            );
+        }
+    }
+
+    fn wait_for_janitor(&mut self) {
         self.tell_janitor(&ToWorker::Stop);
         let deadline = monotonic_ms() + PATIENCE_MS;
         loop {

@@ -130,7 +130,8 @@ impl Master {
         let (region, region_fd) = Region::create(workers).context("shared memory cannot be had")?;
         if let Some(janitor) = &mut janitor {
             janitor
-                .publish(&region)
+                .introduce(&launch.addresses)
+                .and_then(|()| janitor.publish(&region))
                 .context("the cache directory cannot be used")?;
         }
         let json =

@@ -18,7 +18,7 @@ mod versions;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -58,7 +58,7 @@ in_shared_memory! {
 /// The mapped region. Clones share the mapping.
 #[derive(Clone)]
 pub struct Region {
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
     workers: usize,
 }
 
@@ -90,7 +90,7 @@ impl Region {
         let layout = Layout::of(workers);
         let (shared, fd) = Shared::create("baton-shared", layout.size)?;
         let region = Region {
-            shared: Rc::new(shared),
+            shared: Arc::new(shared),
             workers,
         };
         let header = region.header();
@@ -103,7 +103,7 @@ impl Region {
 
     /// Maps the region that another process created, if it is one of ours and of this layout.
     pub fn open(fd: OwnedFd) -> io::Result<Region> {
-        let shared = Rc::new(Shared::open(&fd)?);
+        let shared = Arc::new(Shared::open(&fd)?);
         let header: &Header = shared
             .at(0)
             .ok_or_else(|| invalid("the region is too small"))?;

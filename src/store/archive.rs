@@ -59,7 +59,7 @@ pub enum ArchiveError {
     Short(u64),
     #[error("the archive is damaged before octet {0}")]
     Damaged(u64),
-    #[error("the archive cannot be read: {0}")]
+    #[error("the archive cannot be read")]
     Io(#[from] io::Error),
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -16,6 +16,9 @@ use super::disk::read;
 use super::growing::Growing;
 use super::postgres::Rows;
 use crate::sys::files::{self, Access, Facts};
+
+/// Of a word.
+const BITS: usize = u64::BITS as usize;
 
 #[derive(Clone, Debug)]
 pub enum Body {
@@ -37,8 +40,10 @@ pub struct BodyFile {
     facts: Facts,
     /// The checksums of its blocks.
     checksums: Vec<u32>,
-    /// Whether it may be sent without looking at it.
-    pub trusted: bool,
+    /// Blocks that have been read and found to be right, a bit each; none where it was trusted when it was opened.
+    checked: Vec<AtomicU64>,
+    /// Blocks that have not been: when it is down to 0, it may be sent without looking at it.
+    unchecked: AtomicUsize,
     /// Found to be damaged.
     given_up: AtomicBool,
 }
@@ -62,7 +67,9 @@ impl Body {
         match self {
             Body::Memory(body) => body.len(),
             // The kernel's part of an open file is counted, too.
-            Body::File(body) => size_of::<BodyFile>() + 4 * body.checksums.len() + 512,
+            Body::File(body) => {
+                size_of::<BodyFile>() + 4 * body.checksums.len() + 8 * body.checked.len() + 512
+            }
             Body::Growing(_) => 0,
             Body::Rows(body) => body.memory(),
         }
@@ -108,7 +115,7 @@ impl Body {
                 let piece = body.slice(from..to.min(body.len()));
                 (!piece.is_empty()).then_some(piece)
             }
-            Body::File(body) if body.trusted && body.is_intact() => {
+            Body::File(body) if body.is_trusted() && body.is_intact() => {
                 let body = body.clone();
                 let read = tokio::task::spawn_blocking(move || body.piece(at, length));
                 read.await.ok()?.ok().map(Bytes::from)
@@ -143,19 +150,32 @@ impl BodyFile {
         trusted: bool,
     ) -> io::Result<BodyFile> {
         let file = file.into();
+        let unchecked = if trusted { 0 } else { kept.checksums.len() };
+        let words = 0..unchecked.div_ceil(BITS);
         Ok(BodyFile {
             facts: files::facts(file.as_fd())?,
             file,
             from,
             length: kept.stored.body_len,
             checksums: kept.checksums.clone(),
-            trusted,
+            checked: words.map(|_| AtomicU64::new(0)).collect(),
+            unchecked: AtomicUsize::new(unchecked),
             given_up: AtomicBool::new(false),
         })
     }
 
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Whether it may be sent without looking at it, as long as it is intact.
+    pub fn is_trusted(&self) -> bool {
+        self.unchecked.load(Relaxed) == 0
+    }
+
+    /// What was known of the file, before any of it was read.
+    pub fn facts(&self) -> Facts {
+        self.facts
     }
 
     /// Whether it can still be served as it is.
@@ -234,6 +254,12 @@ impl BodyFile {
 
     /// Reads one block, and checks it. May wait for the disk.
     pub fn read_block(&self, block: usize, out: &mut Vec<u8>) -> Result<(), read::ReadError> {
-        read::verify_block(self.file(), self.length, &self.checksums, block, out)
+        read::verify_block(self.file(), self.length, &self.checksums, block, out)?;
+        let bit = 1 << (block % BITS);
+        let is_new = |word: &AtomicU64| word.fetch_or(bit, Relaxed) & bit == 0;
+        if self.checked.get(block / BITS).is_some_and(is_new) {
+            self.unchecked.fetch_sub(1, Relaxed);
+        }
+        Ok(())
     }
 }

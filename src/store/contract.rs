@@ -1,7 +1,5 @@
 //! What every store must do, as tests that each store runs: in one process, and in two that know of each other.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::{Body, Coherence, Find, MAX_VARIANTS, Object, Store, Version, Writer};
@@ -11,23 +9,22 @@ use crate::shared::Region;
 use crate::store::disk::place::Place;
 use crate::sys::files::Access;
 
-/// A version table as processes share it, in one process.
-#[derive(Default)]
-pub struct Slots {
-    slots: RefCell<HashMap<u64, u64>>,
-    epoch: Cell<u64>,
+/// The version table that processes share, without purges of many.
+pub struct Slots(pub Region);
+
+impl Default for Slots {
+    fn default() -> Slots {
+        Slots(Region::create(1).unwrap().0)
+    }
 }
 
 impl Coherence for Slots {
     fn read(&self, hash: u64) -> Version {
-        Version {
-            slot: self.slots.borrow().get(&hash).copied().unwrap_or(0),
-            epoch: self.epoch.get(),
-        }
+        self.0.versions().read(hash)
     }
 
     fn bump(&self, hash: u64) {
-        *self.slots.borrow_mut().entry(hash).or_default() += 1;
+        self.0.versions().bump(hash);
     }
 }
 
@@ -45,7 +42,7 @@ impl World {
         region.space().set_limit(1 << 30, 1 << 30);
         region.space().raise_generation(1);
         let world = World {
-            slots: Rc::default(),
+            slots: Rc::new(Slots(region.clone())),
             region,
             directory,
         };
@@ -425,7 +422,7 @@ async fn two_processes<S: Store>(one: &S, two: &S, slots: &Slots, shares: bool) 
     fill().await;
     let seen = one.version(KEY.as_bytes());
     let begun = one.begin(Key::from(KEY.as_bytes()), stored(&[], &[]), None, seen);
-    slots.epoch.set(slots.epoch.get() + 1);
+    slots.0.versions().bump_epoch();
     assert_eq!(both().await, [shares, shares]);
     let mut writer = begun.unwrap_or_else(|reason| panic!("{reason:?}"));
     writer.write(b"older");

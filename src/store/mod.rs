@@ -9,7 +9,7 @@ pub mod archive;
 pub mod asked;
 mod body;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod disk;
 mod growing;
 pub mod hot;

@@ -2,7 +2,7 @@
 //!
 //! A worker keeps copies of what it serves often, under the version that was current before it read them; the files
 //! belong to all. A change of the files is told to all by the version, and an invalidation is told twice, before
-//! its files go and after: who writes meanwhile finds out after its rename, and who reads keeps a copy of a
+//! its files go and after: who writes meanwhile finds out when it is his turn, and who reads keeps a copy of a
 //! version that is no longer current.
 
 use std::cell::Cell;
@@ -353,16 +353,10 @@ impl<C: Coherence> Inner<C> {
         replaces: bool,
     ) -> Option<Rc<Object>> {
         let hash = key::hash(key.as_bytes());
-        let generation = new.generation;
         let is_small = matches!(&new.body, NewBody::Inline(body) if body.len() as u64 <= self.disk.in_memory());
         let mut done = self.disk.put(new, reserved).await?;
         let inline = is_small.then(|| exactly(&mut done.inline));
         buffers::give(&mut done.inline);
-        // Only now is it certain that an invalidation either saw the file or is seen here.
-        if self.coherence.read(hash) != seen || self.disk.generation() != generation {
-            self.disk.remove(done.name).await;
-            return None;
-        }
         let object = Rc::new(stored_object(done, inline)?);
         let mut seen = seen;
         if replaces {
@@ -387,22 +381,18 @@ impl<C: Coherence> Inner<C> {
         if self.coherence.read(hash) != seen {
             return;
         }
-        let generation = self.disk.generation();
         let new = New {
             key: key.as_bytes().to_vec(),
-            generation,
+            generation: self.disk.generation(),
             stored: object.stored.clone(),
             body: NewBody::Inline(Vec::new()),
             aside: self.disk.aside(),
             replaces: true,
+            seen: Some(self.disk.seen(seen)),
         };
         let known = old.stored.clone();
         if self.disk.refresh(on_disk, known, new).await.is_none() {
             self.forget_copies(key.as_bytes());
-            return;
-        }
-        if self.coherence.read(hash) != seen || self.disk.generation() != generation {
-            self.disk.remove(on_disk.name).await;
             return;
         }
         self.coherence.bump(hash);
@@ -484,6 +474,8 @@ enum Spilling {
     No,
     Idle(Spill),
     Busy(JoinHandle<Option<Spill>>),
+    /// Nobody waits for the disk any more, which is busy still.
+    Late(JoinHandle<Option<Spill>>),
     Failed,
 }
 
@@ -554,6 +546,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             body,
             aside: self.inner.disk.aside(),
             replaces: self.inner.disk.may_hold(&self.name),
+            seen: Some(self.inner.disk.seen(self.seen)),
         };
         let reserved = self.reservation.take()?;
         let publish = Inner::publish(
@@ -597,15 +590,18 @@ impl<C: Coherence + 'static> Filling<C> {
     async fn is_idle(&mut self) -> bool {
         // Whoever waits may be left in the middle of it, by a client that goes away: then it is still being written.
         if let Spilling::Busy(writing) = &mut self.spilling {
-            self.spilling = match timeout(SPILL_PATIENCE, writing).await {
-                Ok(Ok(Some(spill))) => Spilling::Idle(spill),
+            let written = timeout(SPILL_PATIENCE, writing).await;
+            let before = std::mem::replace(&mut self.spilling, Spilling::Failed);
+            self.spilling = match (written, before) {
+                (Ok(Ok(Some(spill))), _) => Spilling::Idle(spill),
+                (Err(_), Spilling::Busy(writing)) => Spilling::Late(writing),
                 _ => Spilling::Failed,
             };
         }
         if let Spilling::Idle(spill) = &self.spilling {
             self.in_file = spill.so_far();
         }
-        !matches!(self.spilling, Spilling::Failed)
+        !matches!(self.spilling, Spilling::Failed | Spilling::Late(_))
     }
 
     /// Begins to write `data` to the disk; nothing else is being written.
@@ -656,15 +652,18 @@ impl<C: Coherence + 'static> Drop for Filling<C> {
         let arriving = self.inner.arriving.get();
         self.inner.arriving.set(arriving - self.counted);
         buffers::give(&mut self.buffer);
-        // Its file is removed where that may take its time.
+        // Its file is removed where that may take its time, and takes its space until then.
+        let reservation = self.reservation.take();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
         match std::mem::replace(&mut self.spilling, Spilling::No) {
-            Spilling::Idle(spill) => drop(runtime.spawn_blocking(move || drop(spill))),
-            Spilling::Busy(writing) => drop(runtime.spawn(async move {
+            Spilling::Idle(spill) => {
+                drop(runtime.spawn_blocking(move || drop((spill, reservation))));
+            }
+            Spilling::Busy(writing) | Spilling::Late(writing) => drop(runtime.spawn(async move {
                 let written = writing.await;
-                let _ = tokio::task::spawn_blocking(move || drop(written)).await;
+                let _ = tokio::task::spawn_blocking(move || drop((written, reservation))).await;
             })),
             Spilling::No | Spilling::Failed => {}
         }

@@ -43,6 +43,23 @@ pub struct Facts {
     pub is_file: bool,
 }
 
+impl Facts {
+    fn of(stat: &nix::sys::stat::FileStat) -> Facts {
+        Facts {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: (
+                stat.st_mtime,
+                u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            ),
+            changed: stat.st_ctime,
+            inode: stat.st_ino,
+            links: stat.st_nlink,
+            owner: stat.st_uid,
+            is_file: SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG,
+        }
+    }
+}
+
 /// Linux 5.12: fail with EAGAIN rather than look anything up on the disk.
 const RESOLVE_CACHED: ResolveFlag = ResolveFlag::from_bits_retain(0x20);
 
@@ -152,19 +169,13 @@ pub fn remove(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
 }
 
 pub fn facts(file: BorrowedFd<'_>) -> io::Result<Facts> {
-    let stat = fstat(file)?;
-    Ok(Facts {
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        modified: (
-            stat.st_mtime,
-            u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        ),
-        changed: stat.st_ctime,
-        inode: stat.st_ino,
-        links: stat.st_nlink,
-        owner: stat.st_uid,
-        is_file: SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG,
-    })
+    Ok(Facts::of(&fstat(file)?))
+}
+
+/// The same of whatever has that name, which is not opened for it.
+pub fn facts_of(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Facts> {
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+    Ok(Facts::of(&nix::sys::stat::fstatat(directory, name, flags)?))
 }
 
 /// Octets free for us on the file system, and its size.
@@ -183,6 +194,17 @@ pub fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
         Ok(lock) => Ok(Ok(lock)),
         Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
         Err((_, error)) => Err(error.into()),
+    }
+}
+
+/// Waits for the lock on an open file or directory; it is held for as long as what is returned lives, by this open file alone.
+pub fn lock(mut file: OwnedFd) -> io::Result<Flock<OwnedFd>> {
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EINTR)) => file,
+            Err((_, error)) => return Err(error.into()),
+        };
     }
 }
 

@@ -10,8 +10,8 @@ use crate::config::{Config, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
 use crate::store::{
-    Coherence, Find, Hot, InFile, Known, NotKept, Object, Postgres, Purge, SoFar, Store, Tiered,
-    Writer, hot, postgres, tiered,
+    Body, Coherence, Find, Hot, InFile, Known, NotKept, Object, Postgres, Purge, SoFar, Store,
+    Tiered, Writer, hot, postgres, tiered,
 };
 use crate::sys::limits;
 
@@ -133,6 +133,15 @@ impl Kept {
             Kept::Disk(store) => store.look_after().await,
             Kept::Postgres(store) => store.look_after().await,
             Kept::Memory(_) => {}
+        }
+    }
+
+    /// A body that had to be looked at has been, all of it, while it was served.
+    pub async fn attest(&self, object: &Object) {
+        if let (Kept::Disk(store), Some(at), Body::File(body)) =
+            (self, &object.on_disk, &object.body)
+        {
+            store.disk().attest(at.name, body.facts()).await;
         }
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::baton::BATON;
+use crate::support::baton::{BATON, has_ended};
 use crate::support::origin::ok;
 use crate::support::{Baton, Ended, Origin, eventually};
 
@@ -156,6 +156,32 @@ fn figures_and_lists_are_up_to_date_and_the_same_at_rest() {
         "{table}"
     );
     assert!(directory.cache(&["stats"]).out.contains("at rest"));
+}
+
+#[test]
+fn the_socket_goes_with_the_instance_and_one_that_was_left_misleads_nobody() {
+    let (origin, directory) = (origin(), Directory::new());
+    let socket = directory.path().join("control");
+    let baton = directory.reverse(&origin);
+    keep(&baton, "/small", "");
+    let holder = directory.json(&["stats"])[0]["holder"].clone();
+    let address = format!(" http://{}", baton.address());
+    assert!(holder.as_str().unwrap().ends_with(&address), "{holder}");
+    baton.stop();
+    assert!(!socket.exists());
+    assert!(directory.cache(&["stats"]).out.contains("at rest"));
+    let mut baton = directory.reverse(&origin);
+    let janitor = baton.janitor();
+    eventually("there is a socket", || socket.exists().then_some(()));
+    baton.signal(baton.master(), "KILL");
+    baton.wait();
+    eventually("the janitor has ended", || has_ended(janitor).then_some(()));
+    assert!(socket.exists());
+    assert!(directory.cache(&["stats"]).out.contains("at rest"));
+    for arguments in [&["verify"][..], &["ls"], &["purge", &url("/small")]] {
+        let ended = directory.cache(arguments);
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.err);
+    }
 }
 
 #[test]

@@ -124,6 +124,37 @@ fn a_damaged_body_too_large_to_be_checked_before_is_fetched_again() {
 }
 
 #[test]
+fn a_large_body_that_was_touched_is_read_once_and_then_trusted() {
+    const LARGE: usize = 20_000_000;
+    let origin = sized();
+    let temporary = tempfile::tempdir().unwrap();
+    let cache = temporary.path().join("cache");
+    let baton = plain(&origin, &cache, &["--set", "cache.open_files=0"]);
+    let mut client = baton.client();
+    let target = format!("/{LARGE}");
+    client.get(&target);
+    until_stored(&mut client, &target);
+    let body = files(&cache, true).remove(0);
+    let head = body.with_extension("");
+    let before = fs::read(&head).unwrap();
+    let file = File::options().write(true).open(&body).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let hit = |client: &mut Client| {
+        let response = client.get(&target);
+        assert!(response.is_hit() && response.body == body_of(&target, LARGE));
+    };
+    hit(&mut client);
+    // The head says from then on that the body is right as it is.
+    let after = eventually("it is remembered", || {
+        let now = fs::read(&head).unwrap();
+        (now != before).then_some(now)
+    });
+    hit(&mut client);
+    assert!(fs::read(&head).unwrap() == after && files(&cache, true) == [body]);
+}
+
+#[test]
 fn large_hits_leave_while_others_are_served_and_may_be_given_up() {
     let origin = sized();
     let temporary = tempfile::tempdir().unwrap();

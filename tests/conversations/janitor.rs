@@ -118,6 +118,7 @@ fn a_second_instance_is_refused_and_told_who_has_the_directory() {
     let holder = format!("pid {}, since 20", baton.master());
     for part in [
         &holder,
+        &format!("http://{};", baton.address()),
         &cache.path().display().to_string(),
         "--cache dir:PATH",
     ] {

@@ -407,6 +407,10 @@ fn an_archive_that_is_none_or_not_all_is_refused_with_the_reason() {
                 ended.err
             );
         }
+        let directory = cache(&store, &["import", room.0.path().to_str().unwrap()]);
+        let why = "the archive cannot be read: Is a directory (os error 21)\n";
+        assert!(directory.err.ends_with(why), "{}", directory.err);
+        assert_eq!(directory.err.matches("os error").count(), 1);
         let missing = cache(&store, &["import", "/nowhere/archive"]);
         assert!(
             missing.err.contains("/nowhere/archive cannot be read"),
@@ -458,6 +462,58 @@ fn where_there_is_no_room_the_rest_is_left_out() {
     assert!(size <= 2 << 20, "{size}");
     // What was reserved for it is free again.
     is_kept(&two, "/size/10");
+}
+
+#[test]
+fn a_directory_at_rest_takes_no_more_than_its_settings_say() {
+    let (room, origin) = (Room::new(), origin());
+    let one = start(&origin, &room.dir("one"));
+    fill(&one);
+    let archive = room.archive();
+    said(&room.dir("one"), &["export", &archive]);
+    let settings = room.path("proxy.conf");
+    let text = format!(
+        "[cache]\nstore = {:?}\nmax_size = \"2MiB\"\n",
+        room.dir("two")
+    );
+    std::fs::write(&settings, text).unwrap();
+    let import = |arguments: &[&str]| {
+        let named = [
+            "cache",
+            "import",
+            &archive,
+            "-c",
+            settings.to_str().unwrap(),
+        ];
+        Ended::of(Command::new(BATON).args([&named, arguments].concat()))
+    };
+    let stats = || said(&room.dir("two"), &["stats"]);
+    let ended = import(&["--json"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    let imported: Value = serde_json::from_str(&ended.out).unwrap();
+    let count = |name: &str| imported[name].as_u64().unwrap();
+    assert!(count("objects") >= 1 && count("no-room") >= 1, "{imported}");
+    assert_eq!(count("objects") + count("no-room"), 7);
+    let (objects, size) = (
+        stats()["objects"].clone(),
+        stats()["size"].as_u64().unwrap(),
+    );
+    assert!(size <= 2 << 20, "{size}");
+    // The next instance has nothing to throw out.
+    let flags = ["--cache", &room.dir("two"), "--set", "cache.max_size=2MiB"];
+    let two = Baton::reverse(origin.address(), &flags);
+    eventually("all of it is counted", || {
+        let now = stats();
+        (now["catalogue"] == "complete" && now["objects"] == objects).then_some(())
+    });
+    two.stop();
+    // Once more, without a catalogue that says what there is.
+    for part in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(room.path("two").join(format!("catalogue.sqlite{part}")));
+    }
+    let again = import(&[]);
+    assert_eq!(again.code, Some(1));
+    assert!(again.out.contains("no more room"), "{}", again.out);
 }
 
 #[test]

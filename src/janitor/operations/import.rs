@@ -11,17 +11,18 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::{Archive, Ground, Instance, Note, Say, opened};
+use super::room::Room;
+use super::{Archive, Ground, Note, Say, opened};
 use crate::cache::{Name, Stored, key};
 use crate::janitor::aside;
-use crate::janitor::catalogue::{Catalogue, Change, Reader as Listed, Row};
+use crate::janitor::catalogue::{Catalogue, Change, Fact, Reader as Listed, Row};
 use crate::janitor::protocol::{Imported, Reply};
 use crate::store::archive::{Block, Entry, Reader};
 use crate::store::disk::format;
 use crate::store::disk::format::{BLOCK, Content, INLINE};
 use crate::store::disk::place::{CATALOGUE, Place, cost};
 use crate::store::disk::read::{self, ReadError};
-use crate::store::disk::write::{self, Done, New, NewBody, Spill};
+use crate::store::disk::write::{self, Done, New, NewBody, Seen, Spill};
 use crate::sys::clock::unix_seconds;
 use crate::sys::files::Access;
 
@@ -59,9 +60,12 @@ pub(super) fn import(
         place: Arc::new(place),
         files: 0,
         rows: Rows::default(),
+        room: Room::default(),
     };
     if ground.instance.is_none() {
         directory.rows = Rows::of(&ground.place.path().join(CATALOGUE));
+        let room = Room::of(&directory.place, ground.sizes, directory.rows.octets);
+        directory.room = room.context("how much room there is")?;
     }
     let imported = fill(&mut directory, from, say);
     directory.rows.write();
@@ -154,6 +158,8 @@ struct Directory<'a> {
     files: u64,
     /// Of a directory at rest: what its catalogue is to be told.
     rows: Rows,
+    /// And how much more it may take.
+    room: Room,
 }
 
 /// A response that is on its way into the directory.
@@ -183,7 +189,7 @@ impl Directory<'_> {
                 }
                 fits
             }
-            None => true,
+            None => self.room.has(octets),
         }
     }
 
@@ -259,6 +265,12 @@ impl Destination for Directory<'_> {
             // That one is the body's.
             NewBody::File(_) => self.aside(),
         };
+        // As everybody does who stores: what has changed since is not undone.
+        let hash = key::hash(&entry.key);
+        let seen = self.ground.instance.map(|instance| Seen {
+            region: instance.region.clone(),
+            version: instance.region.versions().read(hash),
+        });
         let new = New {
             key: entry.key.clone(),
             generation: self.ground.generation()?,
@@ -266,11 +278,8 @@ impl Destination for Directory<'_> {
             body: arriving.body,
             aside,
             replaces: true,
+            seen,
         };
-        // As everybody does who stores: what has changed meanwhile shows behind the rename.
-        let hash = key::hash(&entry.key);
-        let version = |instance: &Instance| instance.region.versions().read(hash);
-        let before = self.ground.instance.map(version);
         let is_newer = self.has_newer(&new.key, &new.stored);
         let done = match is_newer {
             Ok(true) => Ok(None),
@@ -283,24 +292,14 @@ impl Destination for Directory<'_> {
             return Ok(Err(LeftOut::Newer));
         };
         let Some(instance) = self.ground.instance else {
-            self.rows.put(&entry.key, &done);
+            self.rows.put(&entry.key, &done, &mut self.room);
             return Ok(Ok(()));
         };
         let names: Vec<Name> = done.written.iter().map(|written| written.name).collect();
         names
             .iter()
             .for_each(|name| instance.region.filter().add(name));
-        let is_overtaken = before != Some(version(instance));
         self.ground.bump(&entry.key);
-        if is_overtaken {
-            // Whoever overtook it may have lost its own: a miss is what remains.
-            let gone = write::remove(&self.place, &done.name);
-            self.ground.bump(&entry.key);
-            self.release(arriving.reserved);
-            self.ground.removed(done.removed);
-            self.ground.removed(gone?);
-            return Ok(Err(LeftOut::Newer));
-        }
         self.ground.removed(done.removed);
         let put = Note::Put {
             names,
@@ -325,7 +324,10 @@ const BATCH: usize = 10_000;
 #[derive(Default)]
 struct Rows {
     path: PathBuf,
-    ids: HashMap<Name, u64>,
+    /// Ids, and the KiB that each takes.
+    known: HashMap<Name, (u64, u32)>,
+    /// Octets that all of them take; none: it may not have all that is there.
+    octets: Option<u64>,
     last: u64,
     changes: Vec<Change>,
 }
@@ -338,11 +340,16 @@ impl Rows {
         };
         if path.exists() {
             let known = Listed::open(path).and_then(|reader| {
+                let mut kib = 0;
                 reader.rows(0, |row| {
                     rows.last = rows.last.max(row.id);
-                    rows.ids.insert(row.name, row.id);
+                    rows.known.insert(row.name, (row.id, row.kib));
+                    kib += u64::from(row.kib);
                     true
-                })
+                })?;
+                let is_complete = reader.fact(Fact::Clean)? == Some(1);
+                rows.octets = is_complete.then_some(kib * 1024);
+                Ok(())
             });
             if let Err(error) = known {
                 log::debug!("the catalogue cannot be read: {error}");
@@ -351,13 +358,18 @@ impl Rows {
         rows
     }
 
-    fn put(&mut self, key: &[u8], done: &Done) {
+    fn put(&mut self, key: &[u8], done: &Done, room: &mut Room) {
         let stored = &done.kept.stored;
         for written in &done.written {
-            let id = *self.ids.entry(written.name).or_insert_with(|| {
+            let kib = u32::try_from(written.octets / 1024).unwrap_or(u32::MAX);
+            let known = self.known.entry(written.name).or_insert_with(|| {
                 self.last += 1;
-                self.last
+                (self.last, 0)
             });
+            room.free(u64::from(known.1) * 1024);
+            room.take(written.octets, key.len());
+            known.1 = kib;
+            let id = known.0;
             let (status, length) = done.figures(written);
             let at = stored.times.response;
             self.changes.push(Change::Put(Row {
@@ -366,7 +378,7 @@ impl Rows {
                 kind: written.kind,
                 status,
                 length,
-                kib: u32::try_from(written.octets / 1024).unwrap_or(u32::MAX),
+                kib,
                 stored: at,
                 expires: at + stored.remaining(at),
                 used: unix_seconds(),
@@ -375,7 +387,8 @@ impl Rows {
             }));
         }
         for name in &done.removed {
-            if let Some(id) = self.ids.remove(name) {
+            if let Some((id, kib)) = self.known.remove(name) {
+                room.free(u64::from(kib) * 1024);
                 self.changes.push(Change::Remove { id });
             }
         }

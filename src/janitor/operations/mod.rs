@@ -12,6 +12,7 @@ mod list;
 pub mod memory;
 pub mod postgres;
 mod purge;
+mod room;
 mod sets;
 mod show;
 mod verify;
@@ -30,6 +31,7 @@ use super::protocol::{Done, Reply, Request};
 use crate::cache::{Name, Policies, key};
 use crate::shared::Region;
 use crate::store::disk::format::Head;
+use crate::store::disk::limits::Sizes;
 use crate::store::disk::place::{CATALOGUE, Place};
 use crate::store::disk::purged;
 use crate::store::{Fate, Known, Purges};
@@ -41,6 +43,8 @@ pub struct Ground<'a> {
     pub instance: Option<&'a Instance>,
     /// What the operator has decided about caching.
     pub policies: &'a Policies,
+    /// And about room, which a running instance knows itself.
+    pub sizes: Sizes,
 }
 
 /// What an operation in the janitor has at hand.

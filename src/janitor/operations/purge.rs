@@ -2,7 +2,7 @@
 //!
 //! One URL: every process is told before the files go and after. Whoever looked before the first word has answered
 //! with what was there then; whoever looks later finds nothing, and nothing that it reads in between outlives the
-//! second word. Everything: one number is raised, from when on no head counts that was asked for before; the files go
+//! second word; what is being put in its place either is there by then or finds the first word. Everything: one number is raised, from when on no head counts that was asked for before; the files go
 //! in the background.
 
 use std::os::fd::AsFd;
@@ -96,12 +96,14 @@ fn soften_url(ground: &Ground<'_>, url: &str) -> anyhow::Result<Purged> {
     for key in keys(url)? {
         let key = key.as_bytes();
         ground.bump(key);
-        for found in heads_of(ground.place, &Name::of(key))? {
+        let name = Name::of(key);
+        let turn = ground.place.turn(name.directory())?;
+        for found in heads_of(ground.place, &name)? {
             let Ok(read) = read::head(ground.place, &found, Access::Blocking, &mut buffer) else {
                 continue;
             };
             let size = files::facts(read.file.as_fd())?.size;
-            let carried = purging.carry_out(&found, &read.head, size, fate);
+            let carried = purging.carry_out(&turn, &found, &read.head, size, fate);
             if let Carried::Softened = carried.context("a file cannot be written")? {
                 purged.objects += 1;
                 purged.octets += cost(size);
@@ -122,6 +124,7 @@ pub(super) struct Removed {
 
 /// Removes every file that begins with that name: heads, then bodies.
 pub(super) fn remove_all_of(place: &Place, name: &Name) -> anyhow::Result<Removed> {
+    let _turn = place.turn(name.directory())?;
     let mut removed = Removed::default();
     let mut bodies = Vec::new();
     let mut heads = Vec::new();

@@ -106,6 +106,7 @@ fn at_rest(ground: &Ground<'_>, pending: Pending, say: Say<'_>) -> anyhow::Resul
     for directory in 0..DIRECTORIES {
         for found in place.list(directory)? {
             let Found::Head(name) = found else { continue };
+            let turn = place.turn(directory)?;
             let read = match read::head(place, &name, Access::Blocking, &mut buffer) {
                 Ok(read) => read,
                 Err(ReadError::Io(error)) => return Err(error).context("a file cannot be read"),
@@ -113,7 +114,7 @@ fn at_rest(ground: &Ground<'_>, pending: Pending, say: Say<'_>) -> anyhow::Resul
             };
             let size = files::facts(read.file.as_fd())?.size;
             let fate = Fate::of(&read.head, &purges);
-            match purging.carry_out(&name, &read.head, size, fate)? {
+            match purging.carry_out(&turn, &name, &read.head, size, fate)? {
                 Carried::NotMeant => {}
                 Carried::Removed(freed) => {
                     objects += 1;

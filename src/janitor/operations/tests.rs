@@ -21,7 +21,8 @@ fn prepared() -> (tempfile::TempDir, Place) {
 fn put(place: &Place, name: &Name, random: Option<u64>, content: &[u8]) {
     let file = place.create_aside("0-0-0").unwrap();
     write_at(file.as_fd(), content, 0).unwrap();
-    place.publish("0-0-0", name, random).unwrap();
+    let turn = place.turn_to_put(name.directory()).unwrap();
+    place.publish(&turn, "0-0-0", name, random).unwrap();
 }
 
 fn list(key: &[u8], generation: u64) -> Vec<u8> {
@@ -44,6 +45,7 @@ fn at_rest(place: &Place, request: &Request) -> Done {
         place,
         instance: None,
         policies: &Policies::default(),
+        sizes: Sizes::default(),
     };
     perform(request, &ground, None, &mut |_| Ok(())).unwrap()
 }
@@ -204,6 +206,7 @@ fn without_a_catalogue_there_are_still_figures() {
         place: &place,
         instance: None,
         policies: &Policies::default(),
+        sizes: Sizes::default(),
     };
     let error = perform(&Request::Ls(Listing::default()), &ground, None, &mut |_| {
         Ok(())

@@ -48,7 +48,7 @@ const ROUND: &str = "\
 
 /// Until the process ends.
 pub(super) async fn attend(ground: &Ground) {
-    let trouble = Trouble::default();
+    let trouble = Trouble::new(ground.server.called());
     let mut warned = false;
     loop {
         let why = match once(ground, &trouble, &mut warned).await {

@@ -126,21 +126,20 @@ fn start(
     Ok(listening)
 }
 
-/// Makes the tables, before an instance starts or by a command. None: the database does not answer in time.
+/// Makes the tables, before an instance starts or by a command.
 ///
-/// Errors: the settings cannot be used, or the database refuses.
-pub fn prepare(settings: &Postgres) -> anyhow::Result<Option<Facts>> {
-    let server = Server::new(settings, "start").context("the cache in PostgreSQL")?;
+/// Errors: the settings cannot be used, or the database refuses, or does not answer in time.
+pub fn prepare(settings: &Postgres) -> anyhow::Result<Facts> {
+    let server = Server::new(settings, "start")?;
+    let called = server.called();
     let (sender, done) = std::sync::mpsc::channel();
     let settings = settings.clone();
     // Whoever hangs there ends with the process, or before.
     std::thread::spawn(move || sender.send(schema::migrate(&server, &settings)));
     match done.recv_timeout(AT_START) {
-        Ok(made) => Ok(Some(made.map_err(|error| match error {
-            SchemaError::Newer { .. } => Newer(error.to_string()).into(),
-            error => anyhow::Error::new(error),
-        })?)),
-        Err(_) => Ok(None),
+        Ok(Err(error @ SchemaError::Newer { .. })) => Err(Newer(error.to_string()).into()),
+        Ok(made) => made.with_context(|| format!("the database at {called} fails")),
+        Err(_) => anyhow::bail!("the database at {called} does not answer"),
     }
 }
 

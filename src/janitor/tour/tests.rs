@@ -52,6 +52,7 @@ impl World {
             body,
             aside,
             replaces: true,
+            seen: None,
         };
         put(&self.place, new).unwrap().unwrap().name
     }

@@ -18,7 +18,7 @@ use crate::sys::thread;
 /// A job that has not begun after this is worth another thread.
 const LONG: Duration = Duration::from_millis(5);
 /// Threads at once.
-const MOST: usize = 4;
+pub const MOST: usize = 4;
 /// How long what is done waits for what is done next.
 const HELD: Duration = Duration::from_micros(500);
 

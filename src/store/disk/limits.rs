@@ -3,6 +3,13 @@
 
 const GIB: u64 = 1 << 30;
 
+/// What is set about the size of a cache; 0: chosen by the disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sizes {
+    pub max_size: u64,
+    pub min_free: u64,
+}
+
 pub struct Limits {
     max_size: u64,
     min_free: u64,

@@ -14,7 +14,7 @@ use crate::cache::Name;
 use crate::cache::vary::{Match, Selection};
 use crate::http::Headers;
 use crate::store::{Fate, Purges};
-use crate::sys::files::{self, Access};
+use crate::sys::files::{self, Access, Facts};
 
 /// Bodies up to this size that are not trusted are read and checked as a whole before they are served.
 const CHECKED_AT_ONCE: u64 = 64 * BLOCK as u64;
@@ -66,6 +66,8 @@ pub struct Report {
     pub removed: Vec<Name>,
     /// What the disk refused.
     pub trouble: Option<io::Error>,
+    /// A body that was not trusted and is as it was written, with what was known of its file before.
+    pub checked: Option<(Name, Facts)>,
 }
 
 /// `buffer` is lent for the reading.
@@ -266,11 +268,14 @@ fn open(
                     return Ok(Looked::Later);
                 }
                 match check(&file, &kept, trusted) {
-                    Ok(trusted) => FoundBody::File {
-                        file,
-                        from: 0,
-                        trusted,
-                    },
+                    Ok((trusted, facts)) => {
+                        report.checked = facts.map(|facts| (name, facts)).or(report.checked.take());
+                        FoundBody::File {
+                            file,
+                            from: 0,
+                            trusted,
+                        }
+                    }
                     Err(error) => return Ok(report.unreadable(question.place, &name, error)),
                 }
             }
@@ -288,19 +293,20 @@ fn open(
     })))
 }
 
-/// Reads what is not trusted, if it is not too much. Whether it may be sent unseen now.
-fn check(file: &OwnedFd, kept: &Kept, trusted: bool) -> Result<bool, ReadError> {
+/// Reads what is not trusted, if it is not too much. Whether it may be sent unseen now, and what was known of the file
+/// when it was read for that.
+fn check(file: &OwnedFd, kept: &Kept, trusted: bool) -> Result<(bool, Option<Facts>), ReadError> {
     if trusted {
-        return Ok(true);
+        return Ok((true, None));
     }
     if kept.stored.body_len > CHECKED_AT_ONCE {
-        return Ok(false);
+        return Ok((false, None));
     }
     // A change while it is read would go unnoticed otherwise.
     let before = files::facts(file.as_fd())?;
     read::verify(file.as_fd(), kept, &mut Vec::with_capacity(BLOCK))?;
     match files::facts(file.as_fd())? {
-        now if now == before => Ok(true),
+        now if now == before => Ok((true, Some(before))),
         _ => Err(ReadError::Damaged("it changes")),
     }
 }

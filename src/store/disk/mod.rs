@@ -27,14 +27,16 @@ use std::sync::atomic::{AtomicI64, AtomicU32};
 use super::{Known, NotKept};
 use crate::cache::Name;
 use crate::http::Headers;
-use crate::shared::{Counter, Entry, Region, Stored as StoredEntry};
+use crate::shared::{Counter, Entry, Region, Stored as StoredEntry, Version};
 use crate::sys::clock;
-use crate::sys::files::Access;
+use crate::sys::files::{Access, Facts};
 use elsewhere::Elsewhere;
+#[cfg(test)]
+pub use elsewhere::MOST as MOST_AT_ONCE;
 use lookup::{Looked, Question, Report};
 use place::Place;
 use trouble::Trouble;
-use write::{Done, New};
+use write::{Done, New, Seen};
 
 /// How long a use is remembered before it is worth telling again, in seconds.
 const USE_TOLD: i64 = 60;
@@ -171,7 +173,7 @@ impl Disk {
         let Some(place) = self.place() else {
             return Looked::Absent;
         };
-        let (key, request) = (key.to_vec(), request.clone());
+        let (key, request, aside) = (key.to_vec(), request.clone(), self.aside());
         let (generation, in_memory) = (self.generation(), self.in_memory);
         let purges = self.purges.all();
         let asked = self.elsewhere.run(move || {
@@ -186,6 +188,11 @@ impl Disk {
             };
             let (mut buffer, mut report) = (Vec::new(), Report::default());
             let looked = lookup::lookup(&question, Access::Blocking, &mut buffer, &mut report);
+            if let Some((name, facts)) = report.checked
+                && let Err(error) = write::attest(&place, &name, facts, &aside)
+            {
+                report.trouble.get_or_insert(error);
+            }
             (looked, report)
         });
         match asked.await {
@@ -323,15 +330,18 @@ impl Disk {
         }
     }
 
-    /// Puts a response in its place. None: the disk refused.
+    /// Puts a response in its place. None: it has been overtaken, or the disk refused.
     pub async fn put(&self, new: New, reserved: Reservation) -> Option<Done> {
         self.region.filter().add(&Name::of(&new.key));
-        let done = self.run(move |place| write::put(place, new)).await??;
+        // The space is taken as long as it is being written, whoever waits for that.
+        let written = self.run(move |place| Ok((write::put(place, new)?, reserved)));
+        let (done, reserved) = written.await?;
+        let done = done?;
         self.tell(&done, reserved);
         Some(done)
     }
 
-    /// None: the disk refused, or it is not there any more.
+    /// None: the disk refused, it is not there any more, or the answer has been overtaken.
     pub async fn refresh(
         &self,
         on_disk: &OnDisk,
@@ -367,6 +377,13 @@ impl Disk {
         Some(removed.len())
     }
 
+    /// A body that was not trusted has been read, and is as it was written: that is remembered.
+    pub async fn attest(&self, name: Name, facts: Facts) {
+        let aside = self.aside();
+        self.run(move |place| write::attest(place, &name, facts, &aside))
+            .await;
+    }
+
     /// Gives up everything that is stored: from now on no file of before is read.
     pub fn give_up(&self) {
         let generation = purged::after_all(self.generation());
@@ -394,6 +411,14 @@ impl Disk {
                 self.open_again().await;
                 None
             }
+        }
+    }
+
+    /// What has to be the same still when something comes into its place.
+    pub fn seen(&self, version: Version) -> Seen {
+        Seen {
+            region: self.region.clone(),
+            version,
         }
     }
 

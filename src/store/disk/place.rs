@@ -70,8 +70,15 @@ pub enum Found {
 /// The right to use a directory; it ends with the process.
 #[derive(Debug)]
 pub struct Lock {
-    _lock: Flock<OwnedFd>,
+    file: Flock<OwnedFd>,
     inode: u64,
+}
+
+/// The right to change which heads are in one of the [`DIRECTORIES`]: whoever else wants to waits until it is given up. It
+/// ends with the process.
+#[derive(Debug)]
+pub struct Turn {
+    directory: Option<Flock<OwnedFd>>,
 }
 
 /// Why a directory cannot be a cache.
@@ -203,9 +210,10 @@ impl Place {
         let file = files::open_or_create(self.root.as_fd(), LOCK).map_err(refused)?;
         let inode = files::facts(file.as_fd()).map_err(refused)?.inode;
         match files::try_lock(file).map_err(refused)? {
-            Ok(lock) => {
-                write_over(lock.as_fd(), who.as_bytes()).map_err(refused)?;
-                Ok(Lock { _lock: lock, inode })
+            Ok(file) => {
+                let lock = Lock { file, inode };
+                lock.say(who).map_err(refused)?;
+                Ok(lock)
             }
             Err(file) => Err(PlaceError::Held {
                 path: self.path.clone(),
@@ -228,6 +236,11 @@ impl Place {
             true => "another process".to_owned(),
             false => who,
         }
+    }
+
+    /// No instance answers commands here any more.
+    pub fn remove_control(&self) -> io::Result<bool> {
+        files::remove(self.root.as_fd(), CONTROL.as_bytes())
     }
 
     /// Whether the lock is still that of this directory: files can be removed.
@@ -270,6 +283,25 @@ impl Place {
 
     // === objects
 
+    /// Waits for the turn to remove something. A directory that does not exist is no reason to wait: who makes it has a
+    /// turn of his own afterwards.
+    pub fn turn(&self, directory: u16) -> io::Result<Turn> {
+        let directory = match self.directory(directory) {
+            Ok(directory) => Some(files::lock(directory)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Turn { directory })
+    }
+
+    /// Waits for the turn to put something there, too.
+    pub fn turn_to_put(&self, directory: u16) -> io::Result<Turn> {
+        let directory = files::lock(self.open_or_make(directory)?)?;
+        Ok(Turn {
+            directory: Some(directory),
+        })
+    }
+
     pub fn open_head(&self, name: &Name, access: Access) -> io::Result<OwnedFd> {
         files::open(self.root.as_fd(), &path_of(name, None), access)
     }
@@ -300,19 +332,32 @@ impl Place {
         Ok(self.aside.get_or_init(|| aside).as_fd())
     }
 
-    /// Moves a file from `aside` to where it is found: a head, or (`random`) the body of one. Whether a directory had
-    /// to be made for it.
-    pub fn publish(&self, aside: &str, name: &Name, random: Option<u64>) -> io::Result<bool> {
+    /// Moves a file from `aside` to where it is found: a head, or (`random`) the body of one.
+    pub fn publish(
+        &self,
+        turn: &Turn,
+        aside: &str,
+        name: &Name,
+        random: Option<u64>,
+    ) -> io::Result<()> {
         let from = self.open_aside()?;
-        let (directory, made) = match self.directory(name.directory()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_directory(name.directory())?
-            }
-            opened => (opened?, false),
+        let Some(directory) = &turn.directory else {
+            return Err(io::ErrorKind::NotFound.into());
         };
         let new = file_name(name, random);
-        files::rename(from, aside.as_bytes(), directory.as_fd(), &new)?;
-        Ok(made)
+        files::rename(from, aside.as_bytes(), directory.as_fd(), &new)
+    }
+
+    /// When the head of that name was put in its place (seconds since 1970); none: there is none.
+    pub fn put_at(&self, turn: &Turn, name: &Name) -> io::Result<Option<i64>> {
+        let Some(directory) = &turn.directory else {
+            return Ok(None);
+        };
+        match files::facts_of(directory.as_fd(), &file_name(name, None)) {
+            Ok(facts) => Ok(Some(facts.changed)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a head, or (`random`) the body of one. Whether it was there.
@@ -353,18 +398,31 @@ impl Place {
         files::open_directory(self.root.as_fd(), &directory_path(directory))
     }
 
-    fn make_directory(&self, directory: u16) -> io::Result<(OwnedFd, bool)> {
+    fn open_or_make(&self, directory: u16) -> io::Result<OwnedFd> {
+        match self.directory(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
         let objects = files::open_directory(self.root.as_fd(), OBJECTS)?;
         let name = directory_path(directory);
         let name = name.get(OBJECTS.len() + 1..).unwrap_or_default();
-        let made = files::make_directory(objects.as_fd(), name)?;
-        Ok((self.directory(directory)?, made))
+        files::make_directory(objects.as_fd(), name)?;
+        self.directory(directory)
     }
 }
 
+impl Lock {
+    /// What another one that wants the directory is told.
+    pub fn say(&self, who: &str) -> io::Result<()> {
+        write_over(self.file.as_fd(), who.as_bytes())
+    }
+}
+
+/// Whoever reads meanwhile finds some of it.
 fn write_over(file: BorrowedFd<'_>, content: &[u8]) -> io::Result<()> {
-    nix::unistd::ftruncate(file, 0)?;
-    write_at(file, content, 0)
+    write_at(file, content, 0)?;
+    let length = i64::try_from(content.len()).map_err(io::Error::other)?;
+    Ok(nix::unistd::ftruncate(file, length)?)
 }
 
 /// Writes both into a new file, the one behind the other.
@@ -463,7 +521,8 @@ mod tests {
     fn put(place: &Place, name: &Name, random: Option<u64>, content: &[u8]) {
         let file = place.create_aside("1-2-3").unwrap();
         write_at(file.as_fd(), content, 0).unwrap();
-        place.publish("1-2-3", name, random).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap();
+        place.publish(&turn, "1-2-3", name, random).unwrap();
     }
 
     #[test]
@@ -539,8 +598,7 @@ mod tests {
         let outside = temporary.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         symlink(&outside, place.path().join("objects").join(digits)).unwrap();
-        drop(place.create_aside("1-2-3").unwrap());
-        assert!(place.publish("1-2-3", &name, None).is_err());
+        assert!(place.turn_to_put(name.directory()).is_err());
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
         let mode = std::fs::metadata(place.path())
             .unwrap()

@@ -1,20 +1,24 @@
 //! Changing what is kept: written aside, renamed, removed. Everything here may wait for the disk.
 //!
 //! A body is in its place before the head that names it, a variant before the list that leads to it, and what is
-//! replaced is removed last: whoever reads meanwhile finds the one or the other, whole.
+//! replaced is removed last: whoever reads meanwhile finds the one or the other, whole. Whoever changes something waits
+//! for his turn in the directory that the name is in, so that none undoes what another does; who invalidates says so
+//! before that, and who stores looks behind it. So the process may end at any step, and nothing is there that was
+//! asked for before an invalidation.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::format::{self, BLOCK, Body, Content, File, Head, Kept, List, MAX_LISTS};
-use super::place::{Place, cost, write_at, write_both};
+use super::place::{Place, Turn, cost, write_at, write_both};
 use super::purged;
 use super::read::{self, ReadError};
-use crate::cache::{Name, Stored};
-use crate::shared::Kind;
+use crate::cache::{Name, Stored, key};
+use crate::shared::{Kind, Region, Version};
 use crate::store::{InFile, MAX_VARIANTS};
-use crate::sys::files::{self, Access};
+use crate::sys::clock::unix_seconds;
+use crate::sys::files::{self, Access, Facts};
 
 /// What is to be kept, with the name that its files have until they are in their place.
 pub struct New {
@@ -25,6 +29,14 @@ pub struct New {
     pub aside: String,
     /// Whether there may be something under the key already.
     pub replaces: bool,
+    /// None: nobody else changes the directory.
+    pub seen: Option<Seen>,
+}
+
+/// The version of a key when its request was sent.
+pub struct Seen {
+    pub region: Region,
+    pub version: Version,
 }
 
 pub enum NewBody {
@@ -116,7 +128,7 @@ impl Spill {
     }
 
     /// Moves it to where the head of that name will say that it is.
-    fn publish(mut self, name: &Name) -> io::Result<(Arc<OwnedFd>, File, Vec<u32>)> {
+    fn publish(mut self, turn: &Turn, name: &Name) -> io::Result<(Arc<OwnedFd>, File, Vec<u32>)> {
         if self.in_block > 0 {
             self.end_block();
         }
@@ -126,7 +138,7 @@ impl Spill {
         };
         let modified = files::facts(file.as_fd())?.modified;
         self.place
-            .publish(&self.aside, name, Some(random))
+            .publish(turn, &self.aside, name, Some(random))
             .inspect_err(|_| drop(self.place.remove_aside(self.aside.as_bytes())))?;
         let place = File {
             random,
@@ -147,9 +159,24 @@ impl Drop for Spill {
 
 // === storing
 
-/// Puts a response in its place, instead of what was there. None: a part whose whole has come meanwhile.
+impl New {
+    /// Whether something has been changed since its request was sent.
+    fn is_overtaken(&self) -> bool {
+        self.seen.as_ref().is_some_and(|Seen { region, version }| {
+            region.versions().read(key::hash(&self.key)) != *version
+                || region.space().generation() != self.generation
+        })
+    }
+}
+
+/// Puts a response in its place, instead of what was there. None: it has been overtaken, by an invalidation or, where it
+/// is a part, by the whole.
 pub fn put(place: &Place, new: New) -> io::Result<Option<Done>> {
     let base = Name::of(&new.key);
+    let turn = place.turn_to_put(base.directory())?;
+    if new.is_overtaken() {
+        return Ok(None);
+    }
     let mut buffer = Vec::new();
     let present = match new.replaces {
         true => present(place, &base, &new.key, new.generation, &mut buffer),
@@ -164,15 +191,16 @@ pub fn put(place: &Place, new: New) -> io::Result<Option<Done>> {
         _ => None,
     };
     if list.is_none() && new.stored.selection.is_empty() {
-        let mut done = put_at(place, base, None, new)?;
+        let mut done = put_at(place, &turn, base, None, new)?;
         done.remove_body(place, &base, old);
         return Ok(Some(done));
     }
-    put_variant(place, base, list, old, new)
+    put_variant(place, &turn, base, list, old, new)
 }
 
 fn put_variant(
     place: &Place,
+    turn: &Turn,
     base: Name,
     list: Option<List>,
     old_of_base: Option<u64>,
@@ -195,7 +223,7 @@ fn put_variant(
     }
     let old = old.as_ref().and_then(body_of);
     let number = list.number;
-    let mut done = put_at(place, name, Some(number), new)?;
+    let mut done = put_at(place, turn, name, Some(number), new)?;
     done.remove_body(place, &name, old);
     if surplus.changed || is_new {
         let head = Head {
@@ -203,7 +231,7 @@ fn put_variant(
             generation,
             content: Content::List(list),
         };
-        let octets = write_head(place, &aside, &base, &head, &[])?.1;
+        let octets = write_head(place, turn, &aside, &base, &head, &[])?.1;
         done.written.push(Written {
             name: base,
             kind: Kind::List,
@@ -213,7 +241,7 @@ fn put_variant(
     }
     for variant in surplus.variants {
         done.removed
-            .extend(remove(place, &Name { variant, ..base })?);
+            .extend(remove_in(turn, place, &Name { variant, ..base })?);
     }
     Ok(Some(done))
 }
@@ -228,7 +256,7 @@ fn is_less(new: &New, present: Option<&Content>) -> bool {
 }
 
 /// Writes body and head under one name.
-fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<Done> {
+fn put_at(place: &Place, turn: &Turn, name: Name, list: Option<u64>, new: New) -> io::Result<Done> {
     let mut stored = new.stored;
     let (file, body, checksums, inline) = match new.body {
         NewBody::Inline(body) => {
@@ -237,7 +265,7 @@ fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<
         }
         NewBody::File(spill) => {
             stored.body_len = spill.length;
-            let (file, place, checksums) = spill.publish(&name)?;
+            let (file, place, checksums) = spill.publish(turn, &name)?;
             (Some(file), Body::File(place), checksums, Vec::new())
         }
     };
@@ -253,7 +281,7 @@ fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<
         generation: new.generation,
         content: Content::Object(Box::new(kept)),
     };
-    let written = write_head(place, &new.aside, &name, &head, &inline)
+    let written = write_head(place, turn, &new.aside, &name, &head, &inline)
         .inspect_err(|_| drop(random.map(|random| place.remove(&name, Some(random)))));
     let (head_file, octets, from) = written?;
     let Content::Object(kept) = head.content else {
@@ -278,6 +306,7 @@ fn put_at(place: &Place, name: Name, list: Option<u64>, new: New) -> io::Result<
 /// The file, the space that it takes, and where in it an inline body begins.
 fn write_head(
     place: &Place,
+    turn: &Turn,
     aside: &str,
     name: &Name,
     head: &Head,
@@ -288,15 +317,19 @@ fn write_head(
     let from = octets.len() as u64;
     let file = place.create_aside(aside)?;
     write_both(file.as_fd(), &octets, inline)
-        .and_then(|()| place.publish(aside, name, None))
+        .and_then(|()| place.publish(turn, aside, name, None))
         .inspect_err(|_| drop(place.remove_aside(aside.as_bytes())))?;
     Ok((file, cost(from + inline.len() as u64), from))
 }
 
 /// Brings the fields of an object up to date, if it still is the one that was `known`.
 ///
-/// None: another one has taken its place, or it is gone.
+/// None: another one has taken its place, it is gone, or the answer about it has been overtaken.
 pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Result<Option<Done>> {
+    let turn = place.turn(name.directory())?;
+    if new.is_overtaken() {
+        return Ok(None);
+    }
     let mut buffer = Vec::new();
     let read = match read::head(place, name, Access::Blocking, &mut buffer) {
         Ok(read) => read,
@@ -334,7 +367,7 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
             old.checksums,
         ))),
     };
-    let (file, octets, from) = write_head(place, &new.aside, name, &head, read.inline)?;
+    let (file, octets, from) = write_head(place, &turn, &new.aside, name, &head, read.inline)?;
     let Content::Object(kept) = head.content else {
         unreachable!("it was made an object above")
     };
@@ -354,8 +387,42 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
     }))
 }
 
-/// Marks an object as stale since then. False: it is gone, or has been marked before.
-pub fn soften(
+/// Writes down that a body has been read and found to be right since this start of the machine: from now on it is trusted.
+/// `facts`: what was known of its file before.
+pub fn attest(place: &Place, name: &Name, facts: Facts, aside: &str) -> io::Result<()> {
+    let turn = place.turn(name.directory())?;
+    let mut buffer = Vec::new();
+    let mut head = match read::head(place, name, Access::Blocking, &mut buffer) {
+        Ok(read) => read.head,
+        Err(ReadError::Io(error)) => return Err(error),
+        Err(_) => return Ok(()),
+    };
+    let Content::Object(kept) = &mut head.content else {
+        return Ok(());
+    };
+    let Body::File(file) = &mut kept.body else {
+        return Ok(());
+    };
+    // Another one may have come into its place.
+    let Ok(body) = place.open_body(name, file.random, Access::Blocking) else {
+        return Ok(());
+    };
+    let now = files::facts(body.as_fd())?;
+    if (now.inode, now.size, now.modified) != (facts.inode, facts.size, facts.modified) {
+        return Ok(());
+    }
+    // What was changed a moment ago may change again without another time: as far as the clock of files goes.
+    if (unix_seconds() - now.modified.0).abs() <= 1 {
+        return Ok(());
+    }
+    file.modified = now.modified;
+    file.boot = read::boot();
+    write_head(place, &turn, aside, name, &head, &[]).map(drop)
+}
+
+/// Marks an object as stale since then, in one's turn. False: it is gone, or has been marked before.
+pub fn soften_in(
+    turn: &Turn,
     place: &Place,
     name: &Name,
     since: i64,
@@ -374,7 +441,7 @@ pub fn soften(
         _ => return Ok(false),
     }
     head.generation = head.generation.max(generation);
-    write_head(place, &aside, name, &head, read.inline)?;
+    write_head(place, turn, &aside, name, &head, read.inline)?;
     Ok(true)
 }
 
@@ -403,6 +470,12 @@ fn body_of(content: &Content) -> Option<u64> {
 /// Removes a head file and all that it leads to: its body, its variants. The head files that are gone; a damaged
 /// one's body is left for the janitor to find.
 pub fn remove(place: &Place, name: &Name) -> io::Result<Vec<Name>> {
+    remove_in(&place.turn(name.directory())?, place, name)
+}
+
+/// The same, in one's turn.
+#[expect(clippy::only_used_in_recursion, reason = "who has it has the turn")]
+pub fn remove_in(turn: &Turn, place: &Place, name: &Name) -> io::Result<Vec<Name>> {
     let mut buffer = Vec::new();
     let content = read::head(place, name, Access::Blocking, &mut buffer);
     let content = content.map(|read| read.head.content);
@@ -421,7 +494,7 @@ pub fn remove(place: &Place, name: &Name) -> io::Result<Vec<Name>> {
         }
         Ok(Content::List(list)) => {
             for variant in list.variants {
-                removed.extend(remove(place, &Name { variant, ..*name })?);
+                removed.extend(remove_in(turn, place, &Name { variant, ..*name })?);
             }
         }
         Err(_) => {}

@@ -23,9 +23,16 @@ const ANSWERED: &str = "SELECT answered FROM baton_objects WHERE name = $1 AND v
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
     #[error("the database fails: {}", said(.0))]
-    Database(#[from] tokio_postgres::Error),
+    Database(tokio_postgres::Error),
     #[error("the database has not answered for {PATIENCE:?}")]
     Silent,
+}
+
+/// What it says is said already: as a source it would be said once more.
+impl From<tokio_postgres::Error> for IntakeError {
+    fn from(error: tokio_postgres::Error) -> IntakeError {
+        IntakeError::Database(error)
+    }
 }
 
 pub struct Intake {

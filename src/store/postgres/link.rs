@@ -73,7 +73,6 @@ impl Link {
         worker: usize,
     ) -> Link {
         let inner = Rc::new(Inner {
-            server,
             wanted,
             deadline,
             sessions: RefCell::default(),
@@ -81,7 +80,8 @@ impl Link {
             // There is no session yet.
             reading: Cell::new(true),
             writing: Cell::new(true),
-            trouble: Trouble::default(),
+            trouble: Trouble::new(server.called()),
+            server,
             is_announced: Cell::default(),
             wake: Notify::new(),
             region,

@@ -41,9 +41,16 @@ pub enum SchemaError {
     )]
     Older { found: i32, known: i32 },
     #[error("{}", super::trouble::said(.0))]
-    Database(#[from] postgres::Error),
-    #[error("{0}")]
+    Database(postgres::Error),
+    #[error(transparent)]
     Migration(#[from] refinery::Error),
+}
+
+/// What it says is said already: as a source it would be said once more.
+impl From<postgres::Error> for SchemaError {
+    fn from(error: postgres::Error) -> SchemaError {
+        SchemaError::Database(error)
+    }
 }
 
 /// What the database says of itself.

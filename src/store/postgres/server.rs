@@ -2,6 +2,7 @@
 //!
 //! TLS is verified, by name and by chain, or there is none: it never falls back to clear text where it is wanted.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -108,18 +109,30 @@ impl Server {
         }
     }
 
-    /// Host and database, without anything secret.
+    /// Hosts with their ports, and the database, without anything secret.
     pub fn called(&self) -> String {
-        let hosts: Vec<String> = self
-            .config
-            .get_hosts()
-            .iter()
-            .map(|host| match host {
-                // Of a password with an @ that is not encoded the rest is taken for the host's.
-                Host::Tcp(name) => name.rsplit('@').next().unwrap_or_default().to_owned(),
-                Host::Unix(path) => path.display().to_string(),
-            })
-            .collect();
+        let config = &self.config;
+        let ports = config.get_ports();
+        // One port is that of all hosts.
+        let port = |at: usize| match ports {
+            [] => 5432,
+            [port] => *port,
+            ports => ports.get(at).copied().unwrap_or(5432),
+        };
+        let name = |(at, host): (usize, &Host)| match host {
+            // Of a password with an @ that is not encoded the rest is taken for the host's.
+            Host::Tcp(name) => {
+                let name = name.rsplit('@').next().unwrap_or_default();
+                format!("{name}:{}", port(at))
+            }
+            Host::Unix(path) => format!("{}/.s.PGSQL.{}", path.display(), port(at)),
+        };
+        let mut hosts: Vec<String> = config.get_hosts().iter().enumerate().map(name).collect();
+        if hosts.is_empty() {
+            let addresses = config.get_hostaddrs().iter().enumerate();
+            let addresses = addresses.map(|(at, ip)| SocketAddr::new(*ip, port(at)).to_string());
+            hosts.extend(addresses);
+        }
         let database = self.config.get_dbname().unwrap_or("its default");
         format!("{}, database {database}", hosts.join(", "))
     }
@@ -192,6 +205,38 @@ impl Future for Line {
         match self.get_mut() {
             Line::Clear(line) => Pin::new(line).poll(task),
             Line::Secret(line) => Pin::new(line).poll(task),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn it_is_called_by_host_port_and_database() {
+        for (url, called) in [
+            ("postgres://u:p@h/db", "h:5432, database db"),
+            (
+                "postgres://u@h:6432,i:7432/db?sslmode=disable",
+                "h:6432, i:7432, database db",
+            ),
+            (
+                "postgres://u@%2Frun%2Fpg:6432",
+                "/run/pg/.s.PGSQL.6432, database its default",
+            ),
+            (
+                "postgres://u@/db?hostaddr=::1&port=6432&sslmode=disable",
+                "[::1]:6432, database db",
+            ),
+        ] {
+            let settings = Postgres {
+                url: Secret::new(url),
+                ..Postgres::blank()
+            };
+            let server = Server::new(&settings, "test").unwrap();
+            assert_eq!(server.called(), called);
         }
     }
 }

@@ -12,6 +12,8 @@ const QUIET_MS: u64 = 3_000;
 
 #[derive(Debug, Default)]
 pub struct Trouble {
+    /// Which database it is.
+    of: String,
     /// Since when; and when something failed last.
     since: Cell<Option<u64>>,
     last: Cell<u64>,
@@ -35,6 +37,14 @@ pub fn said(error: &tokio_postgres::Error) -> String {
 }
 
 impl Trouble {
+    /// `of`: what the database is called.
+    pub fn new(of: String) -> Trouble {
+        Trouble {
+            of,
+            ..Trouble::default()
+        }
+    }
+
     pub fn began(&self, why: &impl Display) {
         let now = monotonic_ms();
         self.last.set(now);
@@ -45,7 +55,8 @@ impl Trouble {
             self.said.set(Some(now));
             self.owes_end.set(true);
             log::warn!(
-                "the cache in PostgreSQL fails: {why}; requests go on without it, and it is tried again"
+                "the cache in PostgreSQL fails, at {}: {why}; requests go on without it, and it is tried again",
+                self.of
             );
         }
     }

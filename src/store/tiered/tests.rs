@@ -71,7 +71,7 @@ fn accounts_are_right_whatever_becomes_of_a_response() {
         };
         abandoned(10).await;
         abandoned(BLOCK + 1).await;
-        assert_eq!(space.used(), 0);
+        until("nothing is taken", || space.used() == 0).await;
         put(&store, KEY, &body_of(400_000)).await.unwrap();
     });
     let expected = cost(400_000) + cost(300);
@@ -144,6 +144,95 @@ fn no_more_than_the_limit_is_stored() {
         }
         assert!(put(&store, "http://b/", b"x").await.is_some());
     });
+}
+
+/// Keeps every thread of a store's disk busy until what is returned goes.
+async fn hang(store: &Tiered<Rc<Slots>>) -> Vec<std::sync::mpsc::Sender<()>> {
+    let mut held = Vec::new();
+    for _ in 0..crate::store::disk::MOST_AT_ONCE {
+        let (hold, wait) = std::sync::mpsc::channel();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let disk = store.inner.disk.clone();
+        tokio::task::spawn_local(async move {
+            let job = move |_: &_| Ok((begin.send(()).is_ok(), wait.recv().is_ok()));
+            disk.run(job).await
+        });
+        begun.await.unwrap();
+        held.push(hold);
+    }
+    held
+}
+
+/// Looks again until it is so.
+async fn until(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !check() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_is_being_written_takes_its_space_until_it_is_gone() {
+    for gives_up in [false, true] {
+        let world = World::new();
+        let space = world.region.space();
+        run(async {
+            let store = store(&world, 0);
+            let held = hang(&store).await;
+            let seen = store.version(KEY.as_bytes());
+            let stored = contract::stored(&[], &[]);
+            let begun = store.begin(Key::from(KEY.as_bytes()), stored, None, seen);
+            let mut writer = begun.unwrap_or_else(|reason| panic!("{reason:?}"));
+            assert!(writer.write(&body_of(BLOCK + 1)) && writer.room().await);
+            // The one does not wait for the disk any more, the other's client has left.
+            assert!(!gives_up || !writer.is_idle().await);
+            let taken = space.used();
+            drop(writer);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                assert!(space.used() == taken && taken > BLOCK as u64);
+            }
+            drop(held);
+            until("nothing is taken", || space.used() == 0).await;
+            let place = Place::open(&world.path()).unwrap();
+            assert_eq!(place.aside().unwrap(), Vec::<Vec<u8>>::new());
+        });
+    }
+}
+
+#[test]
+fn what_a_worker_was_storing_when_it_died_does_not_outlive_an_invalidation() {
+    for body in [body_of(10), body_of(400_000)] {
+        let world = World::new();
+        run(async { put(&store(&world, 0), KEY, b"old").await.unwrap() });
+        let (path, region) = (world.path(), world.region.clone());
+        let (say, said) = std::sync::mpsc::channel();
+        // The loop ends in the middle of it, and never looks at the version again; a thread of its disk goes on.
+        let dies = std::thread::spawn(move || {
+            run(async {
+                let slots = Rc::new(Slots(region.clone()));
+                let store = Tiered::new(&path, region, 0, (1 << 20, 16), LARGEST, slots);
+                let seen = store.version(KEY.as_bytes());
+                let stored = contract::stored(&[], &[]);
+                let begun = store.begin(Key::from(KEY.as_bytes()), stored, None, seen);
+                let mut writer = begun.unwrap_or_else(|reason| panic!("{reason:?}"));
+                assert!(writer.write(&body) && writer.room().await && writer.is_idle().await);
+                let held = hang(&store).await;
+                assert!(writer.finish().await.is_none(), "the disk hangs");
+                say.send(held).unwrap();
+            });
+        });
+        let held = said.recv().unwrap();
+        run(async {
+            let other = store(&world, 1);
+            assert!(other.invalidate(KEY.as_bytes()).await);
+            drop(held);
+            dies.join().unwrap();
+            assert!(object(&other, KEY, &[]).await.is_none());
+        });
+        assert_eq!(files(&world), Vec::<PathBuf>::new());
+    }
 }
 
 /// The head file and the body file of what is stored.
@@ -271,6 +360,45 @@ fn a_body_that_is_only_touched_is_read_and_served() {
 }
 
 #[test]
+fn what_has_been_read_and_found_right_is_trusted_from_then_on() {
+    const HUGE: usize = (16 << 20) + 70_000;
+    let world = World::new();
+    let open = || {
+        let (path, region, slots) = (world.path(), world.region.clone(), world.slots.clone());
+        Tiered::new(&path, region, 0, (0, 16), 1 << 30, slots)
+    };
+    run(async {
+        put(&open(), KEY, &body_of(HUGE)).await.unwrap();
+        let path = files(&world).remove(1);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let store = open();
+        let found = object(&store, KEY, &[]).await.unwrap();
+        let Body::File(body) = &found.body else {
+            panic!("{:?}", found.body)
+        };
+        let blocks = HUGE.div_ceil(BLOCK);
+        for block in [0].into_iter().chain(0..blocks) {
+            assert!(!body.is_trusted(), "block {block}");
+            body.read_block(block, &mut Vec::new()).unwrap();
+        }
+        assert!(body.is_trusted() && body.read_block(blocks, &mut Vec::new()).is_err());
+        let at = found.on_disk.as_ref().unwrap();
+        store.disk().attest(at.name, body.facts()).await;
+        let trusted = async || match &object(&open(), KEY, &[]).await.unwrap().body {
+            Body::File(body) => body.is_trusted(),
+            other => panic!("{other:?}"),
+        };
+        assert!(trusted().await);
+        // Not once it has been changed again.
+        file.set_modified(std::time::SystemTime::now()).unwrap();
+        store.disk().attest(at.name, body.facts()).await;
+        assert!(!trusted().await);
+    });
+}
+
+#[test]
 fn a_replaced_body_leaves_nothing_behind() {
     let world = World::new();
     run(async {
@@ -320,7 +448,8 @@ fn what_leads_around_in_a_circle_or_is_a_part_is_a_miss() {
         head.encode(&mut octets);
         let file = place.create_aside("planted").unwrap();
         write_at(file.as_fd(), &octets, 0).unwrap();
-        place.publish("planted", &name, None).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap();
+        place.publish(&turn, "planted", &name, None).unwrap();
     }
     run(async {
         let store = store(&world, 0);
@@ -453,7 +582,8 @@ fn a_list_leads_to_no_list() {
     let is_read = |name: Name| {
         let file = place.create_aside("1-2-3").unwrap();
         write_at(file.as_fd(), &encoded, 0).unwrap();
-        place.publish("1-2-3", &name, None).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap();
+        place.publish(&turn, "1-2-3", &name, None).unwrap();
         let mut buffer = Vec::new();
         let read = read::head(&place, &name, Access::Blocking, &mut buffer);
         assert!(matches!(read, Ok(_) | Err(ReadError::Damaged(_))));

@@ -143,8 +143,12 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Served 
     let persists = request.persists && session.may_go_on();
     let mut out = take_outbox(session);
     let (status, content) = write_head(session, &request.head, hit, persists, &mut out);
+    let was_trusted = is_trusted(hit);
     let (octets, end) = deliver(session, hit, &content, &mut out).await;
     session.outbox = out;
+    if !was_trusted && is_trusted(hit) {
+        remember_trust(session, hit);
+    }
     if matches!(end, End::Lost | End::Store)
         && let Some(store) = &session.context.store
     {
@@ -158,6 +162,24 @@ pub async fn hit(session: &mut Session, request: &Request, hit: &Hit) -> Served 
     let (head, began) = (&request.head, request.began);
     log_hit(session, head, hit, status, octets, &end, began);
     Served::Next(next(&end, persists))
+}
+
+/// Whether its octets may be sent without looking at them.
+fn is_trusted(hit: &Hit) -> bool {
+    match &hit.object.body {
+        Body::File(body) => body.is_trusted(),
+        Body::Memory(_) | Body::Growing(_) | Body::Rows(_) => true,
+    }
+}
+
+/// What this hit has found to be right need not be looked at again. Nobody waits for that.
+fn remember_trust(session: &Session, hit: &Hit) {
+    let (context, object) = (session.context.clone(), hit.object.clone());
+    tokio::task::spawn_local(async move {
+        if let Some(store) = &context.store {
+            store.attest(&object).await;
+        }
+    });
 }
 
 /// Sends `out`, which is the head, and what follows it. How much of the body has left, and why no more has.

@@ -37,7 +37,7 @@ pub fn leaves_now(body: &Body) -> bool {
         Body::Memory(_) => true,
         // Whether it is still what was stored was looked at when it was found, a moment ago.
         Body::File(body) => {
-            body.trusted && body.length <= AT_ONCE && body.is_resident(0, body.length)
+            body.is_trusted() && body.length <= AT_ONCE && body.is_resident(0, body.length)
         }
         Body::Rows(_) | Body::Growing(_) => false,
     }
@@ -101,7 +101,7 @@ impl Sender<'_> {
                     .await
             }
             Body::File(body) if !body.is_intact() => Err(End::Lost),
-            Body::File(body) if body.trusted => self.unseen(head, body, slice).await,
+            Body::File(body) if body.is_trusted() => self.unseen(head, body, slice).await,
             Body::File(body) => self.checked(head, body, slice).await,
             Body::Rows(body) => self.piecewise(head, body, slice).await,
             Body::Growing(body) => {

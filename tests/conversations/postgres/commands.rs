@@ -340,6 +340,20 @@ fn what_is_in_the_way_is_named_and_no_password_is() {
 }
 
 #[test]
+fn what_is_in_the_way_of_a_migration_is_said_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let url = format!("postgres://baton@{address}/postgres");
+    let refused = Ended::of(Command::new(BATON).args(["migrate", "--cache", &url]));
+    assert_eq!(refused.code, Some(1));
+    for once in ["PostgreSQL", &address.to_string(), "os error 111"] {
+        let times = refused.err.matches(once).count();
+        assert_eq!(times, 1, "{once}: {}", refused.err);
+    }
+}
+
+#[test]
 fn settings_and_the_password_come_from_the_file() {
     let (server, port, roots) = PostgresServer::with_tls("open sesame");
     let directory = tempfile::tempdir().unwrap();
@@ -368,7 +382,8 @@ fn settings_and_the_password_come_from_the_file() {
     let refused = run(&["cache", "stats"]);
     assert_eq!(refused.code, Some(1));
     assert!(
-        refused.err.contains("127.0.0.1") && refused.err.contains("postgres.password_file"),
+        refused.err.contains(&format!("127.0.0.1:{port}"))
+            && refused.err.contains("postgres.password_file"),
         "{}",
         refused.err
     );
