@@ -100,13 +100,13 @@ class Database(Server):
             sys.exit(f"PostgreSQL: {done.stderr}")
         return done.stdout.strip()
 
-    def start_baton(self, name, run, schema, flags=()):
+    def start_baton(self, name, run, schema, flags=(), binary="baton"):
         """Over tables of that schema."""
         self.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         place = run.directory / f"{name.replace(',', '').replace(' ', '-')}-{schema}"
         place.mkdir()
         port = free_port()
-        command = baton(Place(run.binaries, place, port, run.origin.port), flags, cache=self.url(schema))
+        command = baton(Place(run.binaries, place, port, run.origin.port), flags, binary, self.url(schema))
         return Server(name, command, port, SERVER_CORE, place)
 
     def stop(self):

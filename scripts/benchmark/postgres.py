@@ -36,6 +36,9 @@ COUNTS = [1_000, 10_000, 100_000, 1_000_000]
 TIMED = 2_000
 
 OURS, OURS_HOT = "baton, PostgreSQL", "baton, PostgreSQL, memory"
+# Another build, given by --against.
+BEFORE, BEFORE_HOT = "before, PostgreSQL", "before, PostgreSQL, memory"
+OVER_DATABASE = [OURS, OURS_HOT, BEFORE, BEFORE_HOT]
 ALONE, APART = "query alone", "query from core 1"
 DISK, DISK_HOT, NGINX = "baton, no memory tier", "baton", "nginx"
 
@@ -88,10 +91,10 @@ def measure_hits(run, name, servers, database):
     row = HITS[name]
     if row.length > 10 * MIB:
         # Never in memory: nothing to compare.
-        servers = [server for server in servers if server.name not in [OURS_HOT, DISK_HOT]]
+        servers = [server for server in servers if server.name not in [OURS_HOT, BEFORE_HOT, DISK_HOT]]
     samples = {server.name: [] for server in servers} | {ALONE: [], APART: []}
     for server in servers:
-        if server.name in [OURS, OURS_HOT]:
+        if server.name in OVER_DATABASE:
             get_until_stored(database, server, row.path, "hits")
         for _ in range(3):
             server.get(row.path)
@@ -99,7 +102,7 @@ def measure_hits(run, name, servers, database):
     for number in range(run.rounds):
         for server in servers:
             before = run.origin.processor_time()
-            beside = database if server.name in [OURS, OURS_HOT] else None
+            beside = database if server.name in OVER_DATABASE else None
             sample, _, trouble = load(server, row, run.seconds, run.directory, beside=beside)
             if run.origin.processor_time() - before > 0.05 * run.seconds:
                 trouble.append("these were no hits: the origin was busy")
@@ -120,11 +123,11 @@ def measure_hits(run, name, servers, database):
 def measure_storing(run, name, database):
     """{name: median sample or None}"""
     row = STORES[name]
-    samples = {server: [] for server in [OURS, DISK_HOT, NGINX]}
+    samples = {server: [] for server in [OURS, *beside_ours(run, [BEFORE], [DISK_HOT, NGINX])]}
     for number in range(run.rounds):
         for server, values in samples.items():
-            if server == OURS:
-                sample, trouble = store_in(run, database, name, number)
+            if server in OVER_DATABASE:
+                sample, trouble = store_in(run, database, name, server, number)
             else:
                 with run.fresh(server) as running:
                     sample, _, trouble = load(running, row, run.seconds, run.directory, rest=True)
@@ -134,10 +137,11 @@ def measure_storing(run, name, database):
     return {name: median(values) for name, values in samples.items()}
 
 
-def store_in(run, database, name, number):
+def store_in(run, database, name, ours, number):
     """In fresh tables; that they are vacuumed in the end counts."""
-    row, schema = STORES[name], f"{name.removeprefix('pg-').replace('-', '_')}_{number}"
-    server = database.start_baton(OURS, run, schema)
+    binary = "before" if ours == BEFORE else "baton"
+    row, schema = STORES[name], f"{name.removeprefix('pg-').replace('-', '_')}_{binary}_{number}"
+    server = database.start_baton(ours, run, schema, binary=binary)
     get_until_stored(database, server, "/1k", schema)
     sample, requests, trouble = load(server, row, run.seconds, run.directory, rest=True, beside=database)
     before = database.processor_time()
@@ -208,17 +212,26 @@ def is_whole(answer):
 # === the whole
 
 
+def beside_ours(run, before, others):
+    """Of these servers, those that take part."""
+    return [*(before if "before" in run.binaries else []), *run.takes_part(others)]
+
+
+def start(run, database, name):
+    binary = "before" if name in [BEFORE, BEFORE_HOT] else "baton"
+    if name in OVER_DATABASE:
+        return database.start_baton(name, run, "hits", WITHOUT_MEMORY if name in [OURS, BEFORE] else (), binary)
+    return run.start(name, run.directory)
+
+
 def measure(run, chosen):
     """{row: what was measured}"""
     say("PostgreSQL")
     database = Database(run.directory)
     measured = {"version": database.sql("SHOW server_version").split()[0]}
     if any(row in HITS for row in chosen):
-        servers = [
-            database.start_baton(OURS, run, "hits", WITHOUT_MEMORY),
-            database.start_baton(OURS_HOT, run, "hits"),
-            *(run.start(name, run.directory) for name in [DISK, DISK_HOT, NGINX]),
-        ]
+        names = beside_ours(run, [BEFORE, BEFORE_HOT], [DISK, DISK_HOT, NGINX])
+        servers = [start(run, database, name) for name in [OURS, OURS_HOT, *names]]
         for row in chosen:
             if row in HITS:
                 measured[row] = measure_hits(run, row, servers, database)
@@ -243,6 +256,11 @@ def cell(sample):
     return f"{sample.microseconds:.1f}{beside} µs ({rate})"
 
 
+def columns(rows, names):
+    """Of these servers, those that were measured."""
+    return [name for name in names if all(name in samples for samples in rows.values())]
+
+
 def ratio(ours, theirs):
     return f"{ours / theirs:.2f}" if theirs else "-"
 
@@ -257,7 +275,7 @@ def total(sample):
 
 
 def hits_table(rows):
-    names = [OURS, ALONE, APART, DISK, NGINX]
+    names = columns(rows, [OURS, BEFORE, ALONE, APART, DISK, NGINX])
     lines = [["hit, memory tier off", *names, "baton adds", "rate : alone", "rate : from core 1"]]
     for name, samples in rows.items():
         ours, alone, apart = samples[OURS], samples[ALONE], samples[APART]
@@ -269,23 +287,27 @@ def hits_table(rows):
 
 
 def hot_table(rows):
-    lines = [["hit, memory tier on", OURS, "baton, disk store", NGINX, "PostgreSQL : disk store"]]
+    rows = {name: samples for name, samples in rows.items() if samples.get(OURS_HOT)}
+    names = columns(rows, [OURS_HOT, BEFORE_HOT, DISK_HOT, NGINX])
+    lines = [["hit, memory tier on", *names, "PostgreSQL : disk store"]]
     for name, samples in rows.items():
-        if samples.get(OURS_HOT) and samples.get(DISK_HOT):
-            ours, disk = samples[OURS_HOT], samples[DISK_HOT]
-            lines.append([
-                HITS[name].label, cell(ours), cell(disk), cell(samples[NGINX]), ratio(ours.microseconds, disk.microseconds)
-            ])  # fmt: skip
-    return markdown(lines) if len(lines) > 1 else ""
+        lines.append([HITS[name].label, *(cell(samples[name]) for name in names), cost_ratio(samples, OURS_HOT, DISK_HOT)])
+    return markdown(lines) if rows else ""
+
+
+def cost_ratio(samples, ours, theirs):
+    theirs = samples.get(theirs)
+    return ratio(samples[ours].microseconds, theirs.microseconds) if theirs else "-"
 
 
 def stores_table(rows):
-    lines = [["miss, stored", OURS, "baton, disk store", NGINX, "baton : nginx", "with PostgreSQL : nginx"]]
+    names = columns(rows, [OURS, BEFORE, DISK_HOT, NGINX])
+    lines = [["miss, stored", *names, "baton : nginx", "with PostgreSQL : nginx"]]
     for name, samples in rows.items():
-        ours, nginx = samples[OURS], samples[NGINX]
+        nginx = samples.get(NGINX)
         lines.append([
-            STORES[name].label, cell(ours), cell(samples[DISK_HOT]), cell(nginx),
-            ratio(ours.microseconds, nginx.microseconds), ratio(total(ours), nginx.microseconds),
+            STORES[name].label, *(cell(samples[server]) for server in names), cost_ratio(samples, OURS, NGINX),
+            ratio(total(samples[OURS]), nginx.microseconds) if nginx else "-",
         ])  # fmt: skip
     return markdown(lines)
 

@@ -149,11 +149,12 @@ fn seal(fd: &OwnedFd, seals: SealFlag) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells the allocator that this process takes and frees middle-sized pieces all the time: what it has freed of them is
-/// kept for the next ones, up to some MiB, and large ones go back to the system at once.
+/// Tells the allocator that this process takes and frees pieces of up to some MiB all the time: what it has freed of them
+/// is kept for the next ones, up to some MiB, and larger ones go back to the system at once.
 pub fn expect_many_buffers() {
     const KEPT: libc::c_int = 8 << 20;
-    const LARGE: libc::c_int = 256 << 10;
+    // A row of a MiB is read into a buffer that doubles: mapped anew each time, the kernel clears pages for a third of its cost.
+    const LARGE: libc::c_int = 4 << 20;
     // SAFETY: numbers in, a number out.
     unsafe {
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);

@@ -59,7 +59,8 @@ impl Instance {
     /// `baton cache ARGUMENTS --json`: the exit code and the last line.
     fn cache(&self, arguments: &[&str]) -> (Option<i32>, Value) {
         let ended = self.command(&[arguments, &["--json"]].concat());
-        let line = ended.out.lines().last().unwrap_or("null");
+        let line = ended.out.lines().last();
+        let line = line.unwrap_or_else(|| panic!("{arguments:?} said only: {}", ended.err));
         let value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line} {}", ended.err));
         (ended.code, value)
     }

@@ -202,7 +202,7 @@ impl<C: Coherence + 'static> Store for Postgres<C> {
         }
         let mut objects = inner.decode(key, found.unwrap_or_default());
         objects.reverse();
-        let whole = |(mut found, kept)| rows::object(&inner.link, &mut found, kept);
+        let whole = |(mut found, kept)| rows::object(&inner.link, &mut found, kept, false);
         objects.into_iter().filter_map(whole).map(Rc::new).collect()
     }
 
@@ -325,7 +325,8 @@ impl<C: Coherence + 'static> Inner<C> {
         let Some((_, mut found, kept)) = best else {
             return Some((None, any));
         };
-        let object = rows::object(&self.link, &mut found, kept);
+        let for_long = self.hot.is_some();
+        let object = rows::object(&self.link, &mut found, kept, for_long);
         let Some(mut object) = object else {
             self.is_damaged(found.id);
             return Some((None, any));
@@ -335,7 +336,7 @@ impl<C: Coherence + 'static> Inner<C> {
             && found.pieces == 0
         {
             match rows.whole().await {
-                Some(body) => object.body = Body::Memory(body),
+                Some(body) => object.body = rows::in_memory(body, for_long),
                 None if rows.is_given_up() => self.is_damaged(found.id),
                 None => {}
             }

@@ -82,20 +82,21 @@ pub fn decode(key: &[u8], octets: &[u8]) -> Option<Kept> {
     }
 }
 
-/// The object of a row; its body in memory where `found` has it. None: it is damaged.
-pub fn object(link: &Link, found: &mut Found, kept: Kept) -> Option<Object> {
+/// The object of a row; its body in memory where `found` has it, in no more than it needs where it is `for_long`. None: it
+/// is damaged.
+pub fn object(link: &Link, found: &mut Found, kept: Kept, for_long: bool) -> Option<Object> {
     let pieces = kept.stored.body_len.div_ceil(PIECE_SIZE as u64);
     if found.pieces != 0 && u64::try_from(found.pieces) != Ok(pieces) {
         return None;
     }
     let body = match found.body.take() {
         Some(body) => {
-            let is_right = body.len() as u64 == kept.stored.body_len
-                && format::checksums(&body) == kept.checksums;
+            let is_right =
+                body.len() as u64 == kept.stored.body_len && format::agrees(&body, &kept.checksums);
             if !is_right {
                 return None;
             }
-            Body::Memory(body.into())
+            in_memory(body, for_long)
         }
         None => Body::Rows(Rc::new(Rows {
             link: link.clone(),
@@ -115,6 +116,14 @@ pub fn object(link: &Link, found: &mut Found, kept: Kept) -> Option<Object> {
             id: found.id,
             edition: found.edition,
         }),
+    })
+}
+
+/// What has been read of the database is kept with its surroundings, unless that is to be `for_long`.
+pub fn in_memory(body: Bytes, for_long: bool) -> Body {
+    Body::Memory(match for_long {
+        true => Bytes::copy_from_slice(&body),
+        false => body,
     })
 }
 
@@ -187,8 +196,7 @@ impl Rows {
             .checksums
             .get(first as usize..to.div_ceil(size) as usize)?;
         match octets {
-            Some(octets) if octets.len() == wanted && format::checksums(&octets) == sums => {
-                let octets = Bytes::from(octets);
+            Some(octets) if octets.len() == wanted && format::agrees(&octets, sums) => {
                 Some(octets.slice((at - from) as usize..(end - from) as usize))
             }
             octets => {

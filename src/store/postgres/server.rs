@@ -71,7 +71,7 @@ impl Server {
         let wanted = match (settings.tls, config.get_ssl_mode()) {
             (Tls::Off, _) | (Tls::Auto, SslMode::Disable) => false,
             (Tls::Auto, SslMode::Require) | (Tls::On, _) => true,
-            (Tls::Auto, _) => !config.get_hosts().iter().all(is_local),
+            (Tls::Auto, _) => !is_local(&config),
         };
         config.ssl_mode(match wanted {
             true => SslMode::Require,
@@ -143,14 +143,18 @@ pub async fn greet(client: &Client) -> Result<(), tokio_postgres::Error> {
     client.batch_execute(MANNERS).await
 }
 
-fn is_local(host: &Host) -> bool {
-    match host {
+/// Whether what is said to the database stays on this machine. `hostaddr` is where a connection goes, whatever the host is
+/// called.
+fn is_local(config: &tokio_postgres::Config) -> bool {
+    let is_local = |host: &Host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
             let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
             name == "localhost" || address.is_ok_and(|address| address.is_loopback())
         }
-    }
+    };
+    config.get_hosts().iter().all(is_local)
+        && config.get_hostaddrs().iter().all(|it| it.is_loopback())
 }
 
 fn tls(settings: &Postgres) -> Result<MakeRustlsConnect, ServerError> {
@@ -213,6 +217,28 @@ impl Future for Line {
 mod tests {
     use super::*;
     use crate::config::Secret;
+
+    #[test]
+    fn what_leaves_the_machine_is_encrypted_unless_that_is_forbidden() {
+        for (url, is_encrypted) in [
+            ("postgres://u@/db", false),
+            ("postgres://u@localhost/db", false),
+            ("postgres://u@127.0.0.1,[::1]/db", false),
+            ("postgres://u@/db?hostaddr=127.0.0.1", false),
+            ("postgres://u@db.example/db", true),
+            ("postgres://u@localhost,db.example/db", true),
+            ("postgres://u@/db?hostaddr=192.0.2.1", true),
+            ("postgres://u@localhost/db?hostaddr=192.0.2.1", true),
+            ("postgres://u@db.example/db?sslmode=disable", false),
+        ] {
+            let settings = Postgres {
+                url: Secret::new(url),
+                ..Postgres::blank()
+            };
+            let server = Server::new(&settings, "test").unwrap();
+            assert_eq!(server.tls.is_some(), is_encrypted, "{url}");
+        }
+    }
 
     #[test]
     fn it_is_called_by_host_port_and_database() {

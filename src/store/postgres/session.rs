@@ -1,6 +1,7 @@
 //! One session with the database: its prepared statements, as functions. SQL that workers speak stands here and in the
 //! migrations.
 
+use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
@@ -77,7 +78,7 @@ pub struct Found {
     pub edition: i32,
     pub head: Vec<u8>,
     pub pieces: i32,
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Bytes>,
     /// When it was purged softly.
     pub outdated: Option<i64>,
 }
@@ -188,17 +189,17 @@ impl Session {
             .client
             .query(statement, &[&&name.base[..], &incarnation])
             .await?;
-        let found = |row: &Row| {
+        let found = |row: Row| {
             Ok(Found {
                 id: row.try_get(0)?,
                 edition: row.try_get(1)?,
                 head: row.try_get(2)?,
                 pieces: row.try_get(3)?,
-                body: row.try_get(4)?,
                 outdated: row.try_get(5)?,
+                body: octets_of(row, 4)?,
             })
         };
-        rows.iter().map(found).collect()
+        rows.into_iter().map(found).collect()
     }
 
     /// Octets of a body, `at` within the piece of that number (none: it is with its object). None: it is not there.
@@ -208,7 +209,7 @@ impl Session {
         number: Option<i32>,
         at: usize,
         length: usize,
-    ) -> Result<Option<Vec<u8>>, Error> {
+    ) -> Result<Option<Bytes>, Error> {
         let (from, length) = (i32_of(at) + 1, i32_of(length));
         let row = match number {
             None => {
@@ -221,7 +222,7 @@ impl Session {
                 self.client.query_opt(&self.piece, &parameters).await?
             }
         };
-        row.map_or(Ok(None), |row| row.try_get(0))
+        row.map_or(Ok(None), |row| octets_of(row, 0))
     }
 
     pub async fn put_piece(&self, id: i64, number: i32, octets: &[u8]) -> Result<(), Error> {
@@ -377,6 +378,21 @@ fn outcome(row: &Row) -> Result<Outcome, Error> {
         kept: row.try_get(0)?,
         change: number(row, 1)?,
     })
+}
+
+/// Octets of a row where they have been read to: they are not copied, and the row stays as long as anybody has them. The
+/// driver's buffer around it may be twice as large.
+struct Column(Row, usize);
+
+impl AsRef<[u8]> for Column {
+    fn as_ref(&self) -> &[u8] {
+        self.0.try_get(self.1).unwrap_or_default()
+    }
+}
+
+fn octets_of(row: Row, column: usize) -> Result<Option<Bytes>, Error> {
+    let is_there = row.try_get::<_, Option<&[u8]>>(column)?.is_some();
+    Ok(is_there.then(|| Bytes::from_owner(Column(row, column))))
 }
 
 fn number(row: &Row, column: usize) -> Result<u64, Error> {
