@@ -7,7 +7,8 @@
 //! ```text
 //! 0   "baton" NUL            14  CRC-32 of octets 0 to 14 and of 18 to the head's end
 //! 6   version, u32           18  what follows, in the order of `Head::encode`; numbers are little-endian
-//! 10  length of the head     …   the body, if it is inline
+//! 10  length of the head     …   zeros up to a page, before an inline body that the kernel sends
+//!                            …   the body, if it is inline
 //! ```
 
 use crate::cache::control::Speaker;
@@ -19,7 +20,7 @@ use crate::http::range::Span;
 use crate::store::MAX_VARIANTS;
 
 /// Rises with any change of the layout, and of what selections are equal; files of another version are misses, and are swept.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 const MAGIC: &[u8; 6] = b"baton\0";
 /// Magic, version, length.
 const PREFIX: usize = 14;
@@ -29,6 +30,10 @@ const START: usize = PREFIX + 4;
 pub const BLOCK: usize = 256 << 10;
 /// Largest body that is kept in the head's own file: making a second one costs more than anything else.
 pub const INLINE: usize = BLOCK;
+/// Inline bodies of more than that begin with a page of the file: one that lies across pages needs one page more than a packet
+/// of the kernel's holds beside a head, and what is then sent in two goes out at twice the cost.
+pub const SENT: usize = 16 << 10;
+const PAGE: usize = 4096;
 /// Longest head that is read at all.
 pub const MAX_HEAD: usize = 24 << 20;
 /// Lists of field names that are remembered of a key; the oldest goes.
@@ -162,6 +167,11 @@ impl Head {
 
     /// Appends the head. An inline body is the caller's to append behind it.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_before(0, out);
+    }
+
+    /// The same, so that an inline body of so many octets has its place behind it.
+    pub fn encode_before(&self, body: usize, out: &mut Vec<u8>) {
         let from = out.len();
         out.extend_from_slice(MAGIC);
         u32(VERSION, out);
@@ -172,6 +182,10 @@ impl Head {
         match &self.content {
             Content::Object(kept) => encode_object(kept, out),
             Content::List(list) => encode_list(list, out),
+        }
+        if body > SENT {
+            let pages = (out.len() - from).div_ceil(PAGE);
+            out.resize(from + pages * PAGE, 0);
         }
         let length = (out.len() - from) as u32;
         out[from + 10..from + PREFIX].copy_from_slice(&length.to_le_bytes());
@@ -200,7 +214,7 @@ impl Head {
         }
         let mut reader = Reader(whole.get(START..).unwrap_or_default());
         let head = decode(&mut reader).ok_or(FormatError::Damaged)?;
-        if !reader.0.is_empty() {
+        if reader.0.iter().any(|octet| *octet != 0) {
             return Err(FormatError::Damaged);
         }
         Ok((head, length))

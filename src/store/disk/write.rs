@@ -313,7 +313,7 @@ fn write_head(
     inline: &[u8],
 ) -> io::Result<(OwnedFd, u64, u64)> {
     let mut octets = Vec::with_capacity(1024);
-    head.encode(&mut octets);
+    head.encode_before(inline.len(), &mut octets);
     let from = octets.len() as u64;
     let file = place.create_aside(aside)?;
     write_both(file.as_fd(), &octets, inline)

@@ -69,6 +69,18 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn a_body_that_the_kernel_sends_begins_with_a_page() {
+    let head = object(&[1; SENT], Body::Inline);
+    for (body, is_on_page) in [(SENT, false), (SENT + 1, true), (INLINE, true)] {
+        let mut octets = b"before".to_vec();
+        head.encode_before(body, &mut octets);
+        let octets = octets.split_off(b"before".len());
+        assert_eq!(octets.len() % PAGE == 0, is_on_page, "{body}");
+        assert_eq!(Head::decode(&octets), Ok((head.clone(), octets.len())));
+    }
+}
+
+#[test]
 fn a_missing_octet_is_missed() {
     for head in examples() {
         let octets = encoded(&head);
