@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use super::catalogue::{Catalogue, Change, Row};
 use super::ledger::{Entry, Ledger, Moment};
 use crate::cache::Name;
-use crate::shared::{self, Position, Region, Stored};
+use crate::shared::{self, Kind, Position, Region, Stored};
 use crate::sys::clock;
 
 /// Records taken from one journal before others get their turn.
@@ -154,6 +154,10 @@ impl Books {
         // The worker has reserved what is there now; what was there before is our business.
         if let Some(replaced) = replaced {
             self.region.space().release(octets(&replaced));
+        }
+        // A list is as old as the youngest of its variants: it takes them along when it is evicted.
+        if stored.kind == Kind::Variant {
+            self.ledger.touch(&stored.name.of_base(), self.now.moment());
         }
         if self.removed.contains(&stored.name) {
             // It may be that the new one was removed in place of the old one.

@@ -435,16 +435,18 @@ fn look_at(
     is_renewed: bool,
 ) -> Looked {
     let place = ground.place;
+    let mut inode = None;
     let looked = match read::head(place, name, Access::Blocking, buffer) {
         Ok(read) => {
             let facts = files::facts(read.file.as_fd()).map_err(ReadError::from);
+            inode = facts.as_ref().ok().map(|facts| facts.inode);
             facts.and_then(|facts| match_up(ground, name, &read.head, facts, books, is_renewed))
         }
         Err(error) => Err(error),
     };
     match looked {
         Ok(Looked::Dead(body)) => {
-            remove_head(place, name, books);
+            remove_head(place, name, inode, books, buffer);
             if let Some(random) = body {
                 remove(place, name, Some(random));
             }
@@ -457,7 +459,7 @@ fn look_at(
         }
         Err(error) if error.is_worthless() => {
             log::debug!("the object {name} is removed: {error}");
-            remove_head(place, name, books);
+            remove_head(place, name, inode, books, buffer);
             Looked::Dead(None)
         }
         Err(error) => {
@@ -545,9 +547,22 @@ fn match_up(
     Ok(Looked::Alive { body, list, new })
 }
 
-fn remove_head(place: &Place, name: &Name, books: &mut Books) {
-    if remove(place, name, None) {
-        books.forget(name);
+/// `inode`: that of its file, if it could be read.
+fn remove_head(
+    place: &Place,
+    name: &Name,
+    inode: Option<u64>,
+    books: &mut Books,
+    buffer: &mut Vec<u8>,
+) {
+    let is_it = |read: &read::Read<'_>| {
+        let now = files::facts(read.file.as_fd()).ok();
+        inode.is_some() && now.map(|now| now.inode) == inode
+    };
+    match write::remove_dead(place, name, buffer, is_it) {
+        Ok(true) => drop(books.forget(name)),
+        Ok(false) => {}
+        Err(error) => log::debug!("{name} cannot be removed: {error}"),
     }
 }
 

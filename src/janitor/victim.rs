@@ -16,18 +16,24 @@ const SINGLE_KIB: u32 = (INLINE / 1024) as u32;
 /// What was put in its place so long ago (seconds) the books have heard of, or never will.
 const TOLD: i64 = 10;
 
-/// Head files that are gone. None: there is a newer one. `now`: seconds since 1970.
+/// Head files that are gone. None: there is a newer one, or others change the directory for too long. `now`: seconds since
+/// 1970.
 pub(super) fn remove(place: &Place, entry: &Entry, now: i64) -> io::Result<Option<Vec<Name>>> {
     let name = entry.name;
-    let turn = place.turn(name.directory())?;
+    let Some(turn) = place.turn_soon(name.directory())? else {
+        return Ok(None);
+    };
     if is_newer(place, &turn, entry, now)? {
         return Ok(None);
     }
-    let mut gone = vec![name];
     if entry.kib < SINGLE_KIB && !entry.is_list() {
         place.remove(&name, None)?;
-    } else {
-        gone.extend(write::remove_in(&turn, place, &name)?);
+        return Ok(Some(vec![name]));
+    }
+    let mut gone = write::remove_in(&turn, place, &name)?;
+    // It may have been gone before.
+    if !gone.contains(&name) {
+        gone.push(name);
     }
     Ok(Some(gone))
 }

@@ -2,11 +2,11 @@
 //!
 //! A name sets six bits within one cache line. Bits are only ever added to a table; to forget what has gone there are
 //! two tables, and every name is added to both: the janitor fills the idle one anew and then turns to it. Workers
-//! add a name right before they put its file in place, and tell it in their journal right after; the janitor lets
+//! add a name in their turn, right before they put its file in place, and tell it in their journal right after; the janitor lets
 //! some time pass between emptying the idle table and turning to it, and so knows every name that it emptied.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
 
 use crate::cache::Name;
 use crate::sys::memory::in_shared_memory;
@@ -41,11 +41,12 @@ impl Filter {
         bits(name).all(|(word, bit)| table[word].load(Relaxed) & bit != 0)
     }
 
-    /// From now on there may be a file of this name.
+    /// From now on there may be a file of this name. Said before a look at its version: see `Versions::bump`.
     pub fn add(&self, name: &Name) {
         for table in &self.tables {
             add_to(table, name);
         }
+        fence(SeqCst);
     }
 
     #[must_use]

@@ -5,7 +5,8 @@
 //! store, *then* bumps. A copy whose version is not the current one does not exist any more.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
+use std::sync::atomic::fence;
 
 use crate::sys::memory::in_shared_memory;
 
@@ -63,6 +64,8 @@ impl Versions {
     /// What is stored under keys of this hash has changed.
     pub fn bump(&self, hash: u64) {
         self.slot(hash).fetch_add(1, AcqRel);
+        // Who says so and then asks the filter, and who tells the filter and then looks here: one of them sees the other.
+        fence(SeqCst);
     }
 
     /// Anything may have changed: a process died, and nobody knows what it had been doing.

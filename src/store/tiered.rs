@@ -35,7 +35,7 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the octets of a body wait for a disk that is slower than the network, before it is not kept.
 const SPILL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an invalidation may hold a response back: what others see after it must not be of before.
-const INVALIDATION_PATIENCE: Duration = Duration::from_secs(30);
+const INVALIDATION_PATIENCE: Duration = Duration::from_secs(45);
 /// Octets of bodies on their way to the disk, over all responses of a worker.
 const MAX_ARRIVING: u64 = 128 << 20;
 /// Space is reserved in steps of this.
@@ -198,7 +198,7 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
                 }
                 _ => buffers::take_large(),
             },
-            counted: 0,
+            counted: Counted::none(inner),
             reservation: Some(reservation),
             spilling: Spilling::No,
             in_file: None,
@@ -460,13 +460,40 @@ pub struct Filling<C: Coherence + 'static> {
     length: u64,
     /// Those of them that have not gone to the disk.
     buffer: Vec<u8>,
-    /// Octets of `buffer` that are in `Inner::arriving`.
-    counted: u64,
+    counted: Counted<C>,
     reservation: Option<Reservation>,
     spilling: Spilling,
     /// What the disk has of it.
     in_file: Option<InFile>,
     replaces: bool,
+}
+
+/// Octets that are in `Inner::arriving`, as long as they are in memory: also while the disk has them and nobody waits for it.
+struct Counted<C: Coherence> {
+    inner: Rc<Inner<C>>,
+    octets: u64,
+}
+
+impl<C: Coherence> Counted<C> {
+    fn none(inner: &Rc<Inner<C>>) -> Self {
+        Counted {
+            inner: inner.clone(),
+            octets: 0,
+        }
+    }
+
+    /// All of it, for who has the octets from now on.
+    fn take(&mut self) -> Self {
+        let none = Counted::none(&self.inner);
+        std::mem::replace(self, none)
+    }
+}
+
+impl<C: Coherence> Drop for Counted<C> {
+    fn drop(&mut self) {
+        let arriving = &self.inner.arriving;
+        arriving.set(arriving.get() - self.octets);
+    }
 }
 
 /// How far a body that is too large for memory has got.
@@ -489,7 +516,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         }
         self.length = length;
         self.inner.arriving.set(arriving);
-        self.counted += data.len() as u64;
+        self.counted.octets += data.len() as u64;
         self.buffer.extend_from_slice(data);
         true
     }
@@ -557,6 +584,12 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             reserved,
             self.replaces,
         );
+        let counted = self.counted.take();
+        let publish = async move {
+            let published = publish.await;
+            drop(counted);
+            published
+        };
         let done = timeout(PATIENCE, tokio::task::spawn_local(publish)).await;
         done.ok()?.ok()?
     }
@@ -606,9 +639,7 @@ impl<C: Coherence + 'static> Filling<C> {
 
     /// Begins to write `data` to the disk; nothing else is being written.
     fn spill(&mut self, data: Vec<u8>) {
-        let arriving = self.inner.arriving.get();
-        self.inner.arriving.set(arriving - self.counted);
-        self.counted = 0;
+        let counted = self.counted.take();
         let begun = match std::mem::replace(&mut self.spilling, Spilling::Failed) {
             Spilling::Idle(spill) => Some(spill),
             _ => None,
@@ -623,7 +654,9 @@ impl<C: Coherence + 'static> Filling<C> {
                 spill.write(&data)?;
                 Ok((spill, data))
             });
-            let (spill, mut data) = written.await?;
+            let written = written.await;
+            drop(counted);
+            let (spill, mut data) = written?;
             buffers::give(&mut data);
             Some(spill)
         }));
@@ -649,8 +682,6 @@ impl<C: Coherence + 'static> Filling<C> {
 
 impl<C: Coherence + 'static> Drop for Filling<C> {
     fn drop(&mut self) {
-        let arriving = self.inner.arriving.get();
-        self.inner.arriving.set(arriving - self.counted);
         buffers::give(&mut self.buffer);
         // Its file is removed where that may take its time, and takes its space until then.
         let reservation = self.reservation.take();

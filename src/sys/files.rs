@@ -12,6 +12,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{
@@ -197,14 +198,20 @@ pub fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
     }
 }
 
-/// Waits for the lock on an open file or directory; it is held for as long as what is returned lives, by this open file alone.
-pub fn lock(mut file: OwnedFd) -> io::Result<Flock<OwnedFd>> {
+/// Waits for the lock on an open file or directory; it is held for as long as what is returned lives, by this open file
+/// alone. None: another one has held it for all of `patience`.
+pub fn lock_within(mut file: OwnedFd, patience: Duration) -> io::Result<Option<Flock<OwnedFd>>> {
+    let until = Instant::now() + patience;
+    let mut pause = Duration::from_micros(50);
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusive) {
-            Ok(lock) => return Ok(lock),
-            Err((file, Errno::EINTR)) => file,
-            Err((_, error)) => return Err(error.into()),
+        file = match try_lock(file)? {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(_) if Instant::now() >= until => return Ok(None),
+            Err(file) => file,
         };
+        // The system call that waits knows no limit: one process that is stopped would stop all.
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(5));
     }
 }
 

@@ -71,7 +71,7 @@ pub fn run(
 
 /// Business (permille) below which the loop has the time to give memory back.
 const CALM: u32 = 200;
-/// Ticks without business after which no buffers are kept.
+/// After so many ticks without business, and again after as many, no buffers are kept.
 const CALM_TICKS: u32 = 100;
 
 /// What the master's messages come to.
@@ -188,7 +188,7 @@ async fn tick(context: Rc<Context>, meter: Rc<Meter>) {
             crowd = Crowd::default();
         }
         calm = if busy < CALM { calm + 1 } else { 0 };
-        if calm == CALM_TICKS {
+        if calm > 0 && calm.is_multiple_of(CALM_TICKS) {
             buffers::free_all();
         }
         context.access_log.borrow_mut().flush();

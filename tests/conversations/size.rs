@@ -59,7 +59,7 @@ fn fill(cache: &Path, count: usize) {
         octets.extend_from_slice(body.as_bytes());
         let file = place.create_aside("test").unwrap();
         write_at(std::os::fd::AsFd::as_fd(&file), &octets, 0).unwrap();
-        let turn = place.turn_to_put(name.directory()).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap().unwrap();
         place.publish(&turn, "test", &name, None).unwrap();
     }
 }

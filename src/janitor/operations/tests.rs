@@ -21,7 +21,7 @@ fn prepared() -> (tempfile::TempDir, Place) {
 fn put(place: &Place, name: &Name, random: Option<u64>, content: &[u8]) {
     let file = place.create_aside("0-0-0").unwrap();
     write_at(file.as_fd(), content, 0).unwrap();
-    let turn = place.turn_to_put(name.directory()).unwrap();
+    let turn = place.turn_to_put(name.directory()).unwrap().unwrap();
     place.publish(&turn, "0-0-0", name, random).unwrap();
 }
 

@@ -12,6 +12,7 @@ use crate::janitor::protocol::{Damage, Reply, Side, Verified};
 use crate::store::disk::format::{Body, Content, Head, Kept};
 use crate::store::disk::place::{DIRECTORIES, Found, Place};
 use crate::store::disk::read::{self, ReadError};
+use crate::store::disk::{purged, write};
 use crate::sys::files::{self, Access};
 use crate::sys::thread;
 
@@ -161,7 +162,12 @@ fn remove(
     head: Option<&Head>,
     gone: &mut Vec<Name>,
 ) -> anyhow::Result<()> {
-    if ground.place.remove(name, None)? {
+    let generation = ground.generation()?;
+    let is_it = |read: &read::Read<'_>| match head {
+        Some(head) => read.head == *head,
+        None => !purged::counts(read.head.generation, generation),
+    };
+    if write::remove_dead(ground.place, name, &mut Vec::new(), is_it)? {
         gone.push(*name);
     }
     let Some(head) = head else {

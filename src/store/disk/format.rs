@@ -20,7 +20,9 @@ use crate::http::range::Span;
 use crate::store::MAX_VARIANTS;
 
 /// Rises with any change of the layout, and of what selections are equal; files of another version are misses, and are swept.
-const VERSION: u32 = 6;
+const VERSION: u32 = 5;
+/// The same with zeros behind it.
+const PADDED: u32 = 6;
 const MAGIC: &[u8; 6] = b"baton\0";
 /// Magic, version, length.
 const PREFIX: usize = 14;
@@ -186,6 +188,7 @@ impl Head {
         if body > SENT {
             let pages = (out.len() - from).div_ceil(PAGE);
             out.resize(from + pages * PAGE, 0);
+            out[from + MAGIC.len()..from + 10].copy_from_slice(&PADDED.to_le_bytes());
         }
         let length = (out.len() - from) as u32;
         out[from + 10..from + PREFIX].copy_from_slice(&length.to_le_bytes());
@@ -200,7 +203,8 @@ impl Head {
         if reader.take(MAGIC.len()) != Some(MAGIC) {
             return Err(FormatError::Damaged);
         }
-        if reader.u32() != Some(VERSION) {
+        let version = reader.u32();
+        if !matches!(version, Some(VERSION | PADDED)) {
             return Err(FormatError::Version);
         }
         let length = reader.u32().ok_or(FormatError::Damaged)? as usize;
@@ -214,10 +218,11 @@ impl Head {
         }
         let mut reader = Reader(whole.get(START..).unwrap_or_default());
         let head = decode(&mut reader).ok_or(FormatError::Damaged)?;
-        if reader.0.iter().any(|octet| *octet != 0) {
-            return Err(FormatError::Damaged);
+        let is_padded = version == Some(PADDED);
+        match reader.0.iter().all(|octet| is_padded && *octet == 0) {
+            true => Ok((head, length)),
+            false => Err(FormatError::Damaged),
         }
-        Ok((head, length))
     }
 }
 

@@ -169,11 +169,11 @@ impl Disk {
     }
 
     /// The same from the disk.
-    pub async fn look(&self, key: &[u8], request: &Headers) -> Looked {
+    pub async fn look(self: &Rc<Self>, key: &[u8], request: &Headers) -> Looked {
         let Some(place) = self.place() else {
             return Looked::Absent;
         };
-        let (key, request, aside) = (key.to_vec(), request.clone(), self.aside());
+        let (key, request) = (key.to_vec(), request.clone());
         let (generation, in_memory) = (self.generation(), self.in_memory);
         let purges = self.purges.all();
         let asked = self.elsewhere.run(move || {
@@ -188,15 +188,15 @@ impl Disk {
             };
             let (mut buffer, mut report) = (Vec::new(), Report::default());
             let looked = lookup::lookup(&question, Access::Blocking, &mut buffer, &mut report);
-            if let Some((name, facts)) = report.checked
-                && let Err(error) = write::attest(&place, &name, facts, &aside)
-            {
-                report.trouble.get_or_insert(error);
-            }
             (looked, report)
         });
         match asked.await {
             Some((looked, report)) => {
+                if let Some((name, facts)) = report.checked {
+                    // Whoever asked does not wait for that.
+                    let disk = self.clone();
+                    tokio::task::spawn_local(async move { disk.attest(name, facts).await });
+                }
                 self.heed(report);
                 looked
             }
@@ -332,7 +332,6 @@ impl Disk {
 
     /// Puts a response in its place. None: it has been overtaken, or the disk refused.
     pub async fn put(&self, new: New, reserved: Reservation) -> Option<Done> {
-        self.region.filter().add(&Name::of(&new.key));
         // The space is taken as long as it is being written, whoever waits for that.
         let written = self.run(move |place| Ok((write::put(place, new)?, reserved)));
         let (done, reserved) = written.await?;
@@ -377,11 +376,15 @@ impl Disk {
         Some(removed.len())
     }
 
-    /// A body that was not trusted has been read, and is as it was written: that is remembered.
+    /// A body that was not trusted has been read, and is as it was written: that is remembered, if it can be.
     pub async fn attest(&self, name: Name, facts: Facts) {
-        let aside = self.aside();
-        self.run(move |place| write::attest(place, &name, facts, &aside))
-            .await;
+        let (Some(place), aside) = (self.place(), self.aside()) else {
+            return;
+        };
+        let attest = move || write::attest(&place, &name, facts, &aside);
+        if let Some(Err(error)) = self.elsewhere.run(attest).await {
+            log::debug!("{name} will be read once more: {error}");
+        }
     }
 
     /// Gives up everything that is stored: from now on no file of before is read.

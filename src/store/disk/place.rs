@@ -20,6 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::fcntl::Flock;
 
@@ -33,6 +34,10 @@ pub const DIRECTORIES: u16 = 4096;
 /// What a file takes beside its content, about: its inode and its directory entry.
 const BESIDE: u64 = 1024;
 const BLOCK: u64 = 4096;
+/// How long a turn is waited for by who must have it: longer than a worker may be stuck before it is replaced.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+/// How long by who can do without.
+const SOON: Duration = Duration::from_millis(250);
 
 const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag created by baton.\n# See https://bford.info/cachedir/\n";
 const TAG_NAME: &[u8] = b"CACHEDIR.TAG";
@@ -283,23 +288,33 @@ impl Place {
 
     // === objects
 
-    /// Waits for the turn to remove something. A directory that does not exist is no reason to wait: who makes it has a
-    /// turn of his own afterwards.
+    /// Waits for the turn to remove what must go. `TimedOut`: a process has it and does not move.
     pub fn turn(&self, directory: u16) -> io::Result<Turn> {
-        let directory = match self.directory(directory) {
-            Ok(directory) => Some(files::lock(directory)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Turn { directory })
+        self.turn_within(directory, PATIENCE)?.ok_or_else(|| {
+            let message = format!("a process that changes objects/{directory:03x} does not get on");
+            io::Error::new(io::ErrorKind::TimedOut, message)
+        })
     }
 
-    /// Waits for the turn to put something there, too.
-    pub fn turn_to_put(&self, directory: u16) -> io::Result<Turn> {
-        let directory = files::lock(self.open_or_make(directory)?)?;
-        Ok(Turn {
-            directory: Some(directory),
-        })
+    /// The same to do what may be left undone. None: others have it for too long.
+    pub fn turn_soon(&self, directory: u16) -> io::Result<Option<Turn>> {
+        self.turn_within(directory, SOON)
+    }
+
+    /// A directory that does not exist is no reason to wait: who makes it has a turn of his own afterwards.
+    fn turn_within(&self, directory: u16, patience: Duration) -> io::Result<Option<Turn>> {
+        match self.directory(directory) {
+            Ok(directory) => Turn::of(directory, patience),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Some(Turn { directory: None }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the turn to put something there, too. None: others have it for too long.
+    pub fn turn_to_put(&self, directory: u16) -> io::Result<Option<Turn>> {
+        Turn::of(self.open_or_make(directory)?, SOON)
     }
 
     pub fn open_head(&self, name: &Name, access: Access) -> io::Result<OwnedFd> {
@@ -408,6 +423,15 @@ impl Place {
         let name = name.get(OBJECTS.len() + 1..).unwrap_or_default();
         files::make_directory(objects.as_fd(), name)?;
         self.directory(directory)
+    }
+}
+
+impl Turn {
+    fn of(directory: OwnedFd, patience: Duration) -> io::Result<Option<Turn>> {
+        let directory = files::lock_within(directory, patience)?;
+        Ok(directory.map(|directory| Turn {
+            directory: Some(directory),
+        }))
     }
 }
 
@@ -521,7 +545,7 @@ mod tests {
     fn put(place: &Place, name: &Name, random: Option<u64>, content: &[u8]) {
         let file = place.create_aside("1-2-3").unwrap();
         write_at(file.as_fd(), content, 0).unwrap();
-        let turn = place.turn_to_put(name.directory()).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap().unwrap();
         place.publish(&turn, "1-2-3", name, random).unwrap();
     }
 

@@ -170,10 +170,16 @@ impl New {
 }
 
 /// Puts a response in its place, instead of what was there. None: it has been overtaken, by an invalidation or, where it
-/// is a part, by the whole.
+/// is a part, by the whole; or others change the directory for too long.
 pub fn put(place: &Place, new: New) -> io::Result<Option<Done>> {
     let base = Name::of(&new.key);
-    let turn = place.turn_to_put(base.directory())?;
+    let Some(turn) = place.turn_to_put(base.directory())? else {
+        return Ok(None);
+    };
+    // Whoever invalidates without a look at the files, as there are none, has changed the version before.
+    if let Some(Seen { region, .. }) = &new.seen {
+        region.filter().add(&base);
+    }
     if new.is_overtaken() {
         return Ok(None);
     }
@@ -324,9 +330,12 @@ fn write_head(
 
 /// Brings the fields of an object up to date, if it still is the one that was `known`.
 ///
-/// None: another one has taken its place, it is gone, or the answer about it has been overtaken.
+/// None: another one has taken its place, it is gone, the answer about it has been overtaken, or others change the directory
+/// for too long.
 pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Result<Option<Done>> {
-    let turn = place.turn(name.directory())?;
+    let Some(turn) = place.turn_soon(name.directory())? else {
+        return Ok(None);
+    };
     if new.is_overtaken() {
         return Ok(None);
     }
@@ -390,7 +399,9 @@ pub fn refresh(place: &Place, name: &Name, known: &Stored, new: New) -> io::Resu
 /// Writes down that a body has been read and found to be right since this start of the machine: from now on it is trusted.
 /// `facts`: what was known of its file before.
 pub fn attest(place: &Place, name: &Name, facts: Facts, aside: &str) -> io::Result<()> {
-    let turn = place.turn(name.directory())?;
+    let Some(turn) = place.turn_soon(name.directory())? else {
+        return Ok(());
+    };
     let mut buffer = Vec::new();
     let mut head = match read::head(place, name, Access::Blocking, &mut buffer) {
         Ok(read) => read.head,
@@ -500,6 +511,21 @@ pub fn remove_in(turn: &Turn, place: &Place, name: &Name) -> io::Result<Vec<Name
         Err(_) => {}
     }
     Ok(removed)
+}
+
+/// Removes a head that was found to be good for nothing, unless another one has come into its place since: one that can be
+/// read, and is not `it`. Whether it is gone.
+pub fn remove_dead(
+    place: &Place,
+    name: &Name,
+    buffer: &mut Vec<u8>,
+    it: impl FnOnce(&read::Read<'_>) -> bool,
+) -> io::Result<bool> {
+    let _turn = place.turn(name.directory())?;
+    match read::head(place, name, Access::Blocking, buffer) {
+        Ok(read) if !it(&read) => Ok(false),
+        _ => place.remove(name, None),
+    }
 }
 
 impl Done {

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::disk::format::Kept;
+use super::disk::format::{FormatError, Kept};
 use super::{Body, Coherence, Find, Hot, NotKept, Object, Store, Version};
 use crate::cache::vary::Match;
 use crate::cache::{Key, Name, Stored, key};
@@ -350,15 +350,18 @@ impl<C: Coherence + 'static> Inner<C> {
     /// What can be read of it.
     fn decode(&self, key: &[u8], found: Vec<Found>) -> Vec<(Found, Kept)> {
         let decoded = found.into_iter().filter_map(|found| {
-            let kept = rows::decode(key, &found.head);
-            if kept.is_none() {
-                self.is_damaged(found.id);
-            }
-            kept.map(|mut kept| {
-                // What was imported has it in its head.
-                kept.stored.purged = found.outdated.or(kept.stored.purged);
-                (found, kept)
-            })
+            let mut kept = match rows::decode(key, &found.head) {
+                Ok(kept) => kept,
+                // Another node may be of another version: it goes on using what it has.
+                Err(FormatError::Version) => return None,
+                Err(_) => {
+                    self.is_damaged(found.id);
+                    return None;
+                }
+            };
+            // What was imported has it in its head.
+            kept.stored.purged = found.outdated.or(kept.stored.purged);
+            Some((found, kept))
         });
         decoded.collect()
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::link::{Link, What};
 use super::session::{Found, PIECE_SIZE, Session};
 use crate::cache::Stored;
-use crate::store::disk::format::{self, BLOCK, Content, File, Head, INLINE, Kept};
+use crate::store::disk::format::{self, BLOCK, Content, File, FormatError, Head, INLINE, Kept};
 use crate::store::{Body, Object};
 
 /// How long a body that is being sent waits for a database that has gone away, and for one answer.
@@ -73,12 +73,12 @@ pub fn encode(key: &[u8], id: i64, stored: &Stored, checksums: Vec<u32>) -> Vec<
     octets
 }
 
-/// None: it is damaged, or not what is kept under that key.
-pub fn decode(key: &[u8], octets: &[u8]) -> Option<Kept> {
-    let (head, length) = Head::decode(octets).ok()?;
+/// Errors: it is of another version, or damaged, or not what is kept under that key.
+pub fn decode(key: &[u8], octets: &[u8]) -> Result<Kept, FormatError> {
+    let (head, length) = Head::decode(octets)?;
     match head.content {
-        Content::Object(kept) if head.key == key && length == octets.len() => Some(*kept),
-        _ => None,
+        Content::Object(kept) if head.key == key && length == octets.len() => Ok(*kept),
+        _ => Err(FormatError::Damaged),
     }
 }
 

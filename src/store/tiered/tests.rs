@@ -163,6 +163,37 @@ async fn hang(store: &Tiered<Rc<Slots>>) -> Vec<std::sync::mpsc::Sender<()>> {
     held
 }
 
+#[test]
+fn what_waits_for_the_disk_counts_until_it_is_written() {
+    run(async {
+        let world = World::new();
+        let store = store(&world, 0);
+        let held = hang(&store).await;
+        assert!(put(&store, KEY, &[7; 1000]).await.is_none());
+        // Nobody waits for it any more, and its memory is taken all the same.
+        assert_eq!(store.inner.arriving.get(), 1000);
+        drop(held);
+        until("it is written", || store.inner.arriving.get() == 0).await;
+    });
+}
+
+#[test]
+fn a_turn_that_does_not_end_holds_up_nobody_who_can_do_without() {
+    run(async {
+        let world = World::new();
+        let store = store(&world, 0);
+        put(&store, KEY, b"x").await.unwrap();
+        let place = Place::open(&world.path()).unwrap();
+        let held = place.turn(Name::of(KEY.as_bytes()).directory()).unwrap();
+        for _ in 0..2 * crate::store::disk::MOST_AT_ONCE {
+            assert!(put(&store, KEY, b"x").await.is_none());
+        }
+        assert!(put(&store, "http://elsewhere/", b"x").await.is_some());
+        drop(held);
+        assert!(put(&store, KEY, b"x").await.is_some());
+    });
+}
+
 /// Looks again until it is so.
 async fn until(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
@@ -448,7 +479,7 @@ fn what_leads_around_in_a_circle_or_is_a_part_is_a_miss() {
         head.encode(&mut octets);
         let file = place.create_aside("planted").unwrap();
         write_at(file.as_fd(), &octets, 0).unwrap();
-        let turn = place.turn_to_put(name.directory()).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap().unwrap();
         place.publish(&turn, "planted", &name, None).unwrap();
     }
     run(async {
@@ -582,7 +613,7 @@ fn a_list_leads_to_no_list() {
     let is_read = |name: Name| {
         let file = place.create_aside("1-2-3").unwrap();
         write_at(file.as_fd(), &encoded, 0).unwrap();
-        let turn = place.turn_to_put(name.directory()).unwrap();
+        let turn = place.turn_to_put(name.directory()).unwrap().unwrap();
         place.publish(&turn, "1-2-3", &name, None).unwrap();
         let mut buffer = Vec::new();
         let read = read::head(&place, &name, Access::Blocking, &mut buffer);

@@ -8,6 +8,7 @@ use crate::janitor::operations::explain::{Entry, judge, normal, request};
 use crate::janitor::operations::purge::keys;
 use crate::janitor::operations::show::response;
 use crate::janitor::protocol::{self, Explained, Kind, Shown, Side};
+use crate::store::disk::format::FormatError;
 use crate::store::postgres::decode;
 
 const HEADS: &str = "\
@@ -85,13 +86,14 @@ fn entry(row: &Row, key: &Key) -> anyhow::Result<Entry> {
         }
     };
     let mut kept = decode(key.as_bytes(), row.try_get(2)?);
-    if let Some(kept) = &mut kept {
+    if let Ok(kept) = &mut kept {
         kept.stored.purged = row.try_get(10)?;
     }
     let trouble = match (&kept, row.try_get::<_, Option<bool>>(6)?) {
         (_, None | Some(false)) => Some("purged; its rows are about to go"),
-        (None, _) => Some("its head is damaged"),
-        (Some(_), Some(true)) => trouble,
+        (Err(FormatError::Version), _) => Some("its head is of another version"),
+        (Err(_), _) => Some("its head is damaged"),
+        (Ok(_), Some(true)) => trouble,
     };
     let entry = protocol::Entry {
         workers: Vec::new(),
@@ -104,8 +106,8 @@ fn entry(row: &Row, key: &Key) -> anyhow::Result<Entry> {
         rows,
         size: number(4)?.cast_unsigned(),
         trouble: trouble.map(str::to_owned),
-        response: kept.as_ref().map(|kept| response(&kept.stored)),
+        response: kept.as_ref().ok().map(|kept| response(&kept.stored)),
         selects_by: Vec::new(),
     };
-    Ok((entry, kept.map(|kept| kept.stored)))
+    Ok((entry, kept.ok().map(|kept| kept.stored)))
 }
