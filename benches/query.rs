@@ -176,7 +176,7 @@ async fn fill(url: &str, key: &str, from: usize, to: usize) -> Result<(), Failur
     let one = Name::of(key.as_bytes()).base;
     let row = "SELECT head FROM baton_objects WHERE name = $1";
     let head: Vec<u8> = client.query_one(row, &[&&one[..]]).await?.get(0);
-    let kept = decode(key.as_bytes(), &head).ok_or("its head cannot be read")?;
+    let kept = decode(key.as_bytes(), &head).map_err(|error| format!("its head: {error}"))?;
     let mut number = from;
     while number < to {
         let (mut ids, mut names, mut keys, mut heads) = (vec![], vec![], vec![], vec![]);

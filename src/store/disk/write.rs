@@ -521,7 +521,10 @@ pub fn remove_dead(
     buffer: &mut Vec<u8>,
     it: impl FnOnce(&read::Read<'_>) -> bool,
 ) -> io::Result<bool> {
-    let _turn = place.turn(name.directory())?;
+    // The next one who finds it removes it.
+    let Some(_turn) = place.turn_soon(name.directory())? else {
+        return Ok(false);
+    };
     match read::head(place, name, Access::Blocking, buffer) {
         Ok(read) if !it(&read) => Ok(false),
         _ => place.remove(name, None),

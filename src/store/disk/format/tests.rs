@@ -75,7 +75,7 @@ fn a_body_that_the_kernel_sends_begins_with_a_page() {
         let mut octets = b"before".to_vec();
         head.encode_before(body, &mut octets);
         let octets = octets.split_off(b"before".len());
-        assert_eq!(octets.len() % PAGE == 0, is_on_page, "{body}");
+        assert_eq!(octets.len().is_multiple_of(PAGE), is_on_page, "{body}");
         assert_eq!(Head::decode(&octets), Ok((head.clone(), octets.len())));
     }
 }
