@@ -273,12 +273,29 @@ impl Place {
         })
     }
 
+    /// It only rises: of two that write it at once the one who is late changes nothing.
     pub fn set_generation(&self, generation: u64) -> io::Result<()> {
-        self.replace(GENERATION, format!("{generation}\n").as_bytes())
+        let _turn = self.turn_at_top()?;
+        match self.generation() {
+            Ok(known) if known >= generation => Ok(()),
+            _ => self.put_at_top(GENERATION, format!("{generation}\n").as_bytes()),
+        }
     }
 
     /// A file at the top, whole or not at all.
     pub(super) fn replace(&self, name: &[u8], content: &[u8]) -> io::Result<()> {
+        let _turn = self.turn_at_top()?;
+        self.put_at_top(name, content)
+    }
+
+    /// A command, the janitor's loop and the master may want to write the same file at once.
+    fn turn_at_top(&self) -> io::Result<Flock<OwnedFd>> {
+        let top = files::open_directory(self.root.as_fd(), b".")?;
+        files::lock_within(top, PATIENCE)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+
+    /// In one's turn.
+    fn put_at_top(&self, name: &[u8], content: &[u8]) -> io::Result<()> {
         let aside = [name, b".new"].concat();
         files::remove(self.root.as_fd(), &aside)?;
         let file = files::create(self.root.as_fd(), &aside)?;
@@ -635,10 +652,27 @@ mod tests {
     fn generations_are_counted_on_the_disk() {
         let (_temporary, place) = prepared();
         assert_eq!(place.generation().unwrap(), purged::FIRST);
-        place.set_generation(12).unwrap();
-        assert_eq!(place.generation().unwrap(), 12);
+        place.set_generation(purged::FIRST + 12).unwrap();
+        place.set_generation(purged::FIRST + 11).unwrap();
+        assert_eq!(place.generation().unwrap(), purged::FIRST + 12);
         std::fs::write(place.path().join("generation"), "soon").unwrap();
         assert!(place.generation().unwrap_err().to_string().contains("soon"));
+    }
+
+    #[test]
+    fn several_who_count_at_once_do_not_get_in_each_others_way() {
+        let (_temporary, place) = prepared();
+        std::thread::scope(|scope| {
+            for first in 1..5 {
+                let own = Place::open(place.path()).unwrap();
+                scope.spawn(move || {
+                    for n in 0..100 {
+                        own.set_generation(purged::FIRST + 4 * n + first).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(place.generation().unwrap(), purged::FIRST + 400);
     }
 
     #[test]
