@@ -78,7 +78,7 @@ impl Now {
         }
     }
 
-    fn moment(self) -> Moment {
+    pub(super) fn moment(self) -> Moment {
         Moment::of_unix(self.unix)
     }
 }

@@ -289,32 +289,40 @@ impl Janitor {
         let wanted = used - self.bounds.low;
         let choice = evict::choose(&self.books.ledger, wanted, |hash| sketch.estimate(hash));
         space.set_floor(choice.floor);
+        let mut removed = false;
         for name in choice.victims.iter().take(VICTIMS_AT_ONCE) {
-            if let Err(error) = self.evict(name) {
-                self.rests_until = self.now().ms + REFUSED_MS;
-                let path = self.place.path().display();
-                self.refused
-                    .begins(format_args!("nothing can be removed from {path}: {error}"));
-                return false;
+            match self.evict(name) {
+                Ok(is_gone) => removed |= is_gone,
+                Err(error) => {
+                    self.rests_until = self.now().ms + REFUSED_MS;
+                    let path = self.place.path().display();
+                    self.refused
+                        .begins(format_args!("nothing can be removed from {path}: {error}"));
+                    return false;
+                }
             }
         }
         let path = self.place.path().display();
         self.refused
             .ends(format_args!("files can be removed from {path} again"));
-        !choice.victims.is_empty()
+        removed
     }
 
-    fn evict(&mut self, name: &Name) -> std::io::Result<()> {
+    /// Whether it is gone.
+    fn evict(&mut self, name: &Name) -> std::io::Result<bool> {
         // One that an earlier one has taken along.
         let Some(entry) = self.books.ledger.get(name) else {
-            return Ok(());
+            return Ok(true);
         };
-        let Some(gone) = victim::remove(&self.place, entry, self.now().unix)? else {
-            return Ok(());
+        let now = self.now();
+        let Some(gone) = victim::remove(&self.place, entry, now.unix)? else {
+            // The next choice is another one.
+            self.books.ledger.touch(name, now.moment());
+            return Ok(false);
         };
         gone.iter().for_each(|name| self.books.evicted(name));
         self.count(Counter::CacheEvicted, 1);
-        Ok(())
+        Ok(true)
     }
 
     // === tours

@@ -101,17 +101,21 @@ fn bodies_of_every_size_come_back_as_they_were() {
     );
 }
 
+/// Octets of a body that is too large to be checked as a whole before it is served.
+const LARGE: usize = 20_000_000;
+
+fn stored(client: &mut Client, target: &str) {
+    client.get(target);
+    until_stored(client, target);
+}
+
 #[test]
 fn a_damaged_body_too_large_to_be_checked_before_is_fetched_again() {
-    const LARGE: usize = 20_000_000;
-    let origin = sized();
-    let temporary = tempfile::tempdir().unwrap();
+    let (origin, temporary) = (sized(), tempfile::tempdir().unwrap());
     let cache = temporary.path().join("cache");
     let baton = plain(&origin, &cache, &["--set", "cache.open_files=0"]);
-    let mut client = baton.client();
-    let target = format!("/{LARGE}");
-    client.get(&target);
-    until_stored(&mut client, &target);
+    let (mut client, target) = (baton.client(), format!("/{LARGE}"));
+    stored(&mut client, &target);
     let (body, asked) = (files(&cache, true).remove(0), origin.requests().len());
     let mut octets = fs::read(&body).unwrap();
     octets[0] ^= 1;
@@ -125,15 +129,11 @@ fn a_damaged_body_too_large_to_be_checked_before_is_fetched_again() {
 
 #[test]
 fn a_large_body_that_was_touched_is_read_once_and_then_trusted() {
-    const LARGE: usize = 20_000_000;
-    let origin = sized();
-    let temporary = tempfile::tempdir().unwrap();
+    let (origin, temporary) = (sized(), tempfile::tempdir().unwrap());
     let cache = temporary.path().join("cache");
     let baton = plain(&origin, &cache, &["--set", "cache.open_files=0"]);
-    let mut client = baton.client();
-    let target = format!("/{LARGE}");
-    client.get(&target);
-    until_stored(&mut client, &target);
+    let (mut client, target) = (baton.client(), format!("/{LARGE}"));
+    stored(&mut client, &target);
     let body = files(&cache, true).remove(0);
     let head = body.with_extension("");
     let before = fs::read(&head).unwrap();

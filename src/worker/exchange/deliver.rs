@@ -17,6 +17,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{Method, ResponseHead, Version, write_status_line};
 use crate::log::OriginUse;
 use crate::routing::loops;
+use crate::store::disk::format;
 use crate::upstream;
 use crate::wire::{Broken, buffers};
 use crate::worker::context::Context;
@@ -24,7 +25,7 @@ use crate::worker::herd::{Lead, Outcome};
 use crate::worker::session::Session;
 
 /// Bodies up to this size are copied behind their heads, so that answers that are ready together leave in one write.
-pub const COPIED: usize = 16 * 1024;
+pub const COPIED: usize = format::SENT;
 
 /// What came of delivering a response.
 pub struct Delivered {
