@@ -159,6 +159,12 @@ impl<C: Coherence> Hot<C> {
         self.inner.entries.borrow().weight()
     }
 
+    /// Whether something has to go for what comes.
+    pub fn is_full(&self) -> bool {
+        let entries = self.inner.entries.borrow();
+        entries.weight() >= entries.capacity()
+    }
+
     /// Keys with something under them.
     pub fn len(&self) -> usize {
         self.inner.entries.borrow().len()

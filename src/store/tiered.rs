@@ -5,6 +5,8 @@
 //! its files go and after: who writes meanwhile finds out when it is his turn, and who reads keeps a copy of a
 //! version that is no longer current.
 
+mod recent;
+
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
@@ -27,6 +29,7 @@ use crate::cache::{Key, Name, Part, Stored, key};
 use crate::http::Headers;
 use crate::shared::Region;
 use crate::wire::buffers;
+use recent::Recent;
 
 /// How long a response is held back for a disk; what takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -53,6 +56,8 @@ struct Inner<C: Coherence> {
     memory: Option<Hot<Rc<C>>>,
     /// Open files, bounded in number.
     files: Option<Hot<Rc<C>>>,
+    /// What was not among them.
+    missed: Recent,
     coherence: Rc<C>,
     disk: Rc<Disk>,
     max_object: u64,
@@ -78,11 +83,13 @@ impl<C: Coherence + 'static> Tiered<C> {
         let in_memory = if memory > 0 { IN_MEMORY } else { 0 };
         let disk = Disk::new(path, region, worker, in_memory);
         let memory = (memory > 0).then(|| Hot::new(memory, IN_MEMORY, coherence.clone()));
+        let missed = Recent::new(files);
         let files = (files > 0).then(|| Hot::of_files(files, coherence.clone()));
         Tiered {
             inner: Rc::new(Inner {
                 memory,
                 files,
+                missed,
                 coherence,
                 disk,
                 max_object,
@@ -279,11 +286,25 @@ impl<C: Coherence> Inner<C> {
                 Some(object) => {
                     let object = Rc::new(object);
                     object.on_disk.iter().for_each(|at| self.disk.used(at));
-                    self.keep_copy(key, &object, version);
+                    if self.deserves_a_place(key, &object.body) {
+                        self.keep_copy(key, &object, version);
+                    }
                     Find::Object(object)
                 }
                 None => Find::Absent,
             },
+        }
+    }
+
+    /// Whether what is not in its tier should be.
+    fn deserves_a_place(&self, key: &[u8], body: &Body) -> bool {
+        match (body, &self.files) {
+            (Body::File(_), Some(files)) => {
+                // Also where there is a place: it may be gone by the next time.
+                let again = self.missed.again(key::hash(key));
+                again || !files.is_full()
+            }
+            _ => true,
         }
     }
 
@@ -366,6 +387,7 @@ impl<C: Coherence> Inner<C> {
         self.forget_other(key.as_bytes(), &object);
         // Ours is the only change since, or else the files know better.
         if self.coherence.read(hash) == seen
+            && self.deserves_a_place(key.as_bytes(), &object.body)
             && let Some(tier) = self.tier_of(&object.body)
         {
             tier.add(key, object.clone(), seen);

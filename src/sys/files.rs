@@ -223,6 +223,28 @@ pub fn read(
     offset: u64,
     access: Access,
 ) -> io::Result<usize> {
+    let refused = match read_now(file, buffer, max, offset, access) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => error,
+        read => return read,
+    };
+    if access == Access::Blocking {
+        return Err(refused);
+    }
+    // A file system that cannot promise not to wait (tmpfs is one): it does not, where all of it is in memory.
+    let rest = facts(file)?.size.saturating_sub(offset).min(max as u64);
+    match rest == 0 || cached_pages(file, offset, rest) == Some(true) {
+        true => read_now(file, buffer, max, offset, Access::Blocking),
+        false => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+fn read_now(
+    file: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    max: usize,
+    offset: u64,
+    access: Access,
+) -> io::Result<usize> {
     buffer.reserve(max);
     let spare = &mut buffer.spare_capacity_mut()[..max];
     let part = libc::iovec {
@@ -243,13 +265,7 @@ pub fn read(
             unsafe { buffer.set_len(length) };
             Ok(read)
         }
-        Err(_) => Err(match io::Error::last_os_error() {
-            // A file system that cannot promise not to wait.
-            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                io::ErrorKind::WouldBlock.into()
-            }
-            error => error,
-        }),
+        Err(_) => Err(io::Error::last_os_error()),
     }
 }
 
@@ -266,6 +282,22 @@ pub fn send(
 
 /// Whether all of that range of a file is in memory, so that sending it waits for no disk.
 pub fn is_resident(file: BorrowedFd<'_>, offset: u64, length: u64) -> bool {
+    if let Some(all) = cached_pages(file, offset, length) {
+        return all;
+    }
+    // Before Linux 6.5: one octet here and there says enough.
+    let mut octet = Vec::with_capacity(1);
+    (offset..offset + length)
+        .step_by(64 << 10)
+        .chain([offset + length.saturating_sub(1)])
+        .all(|at| {
+            octet.clear();
+            read(file, &mut octet, 1, at, Access::Cached).is_ok()
+        })
+}
+
+/// Whether all pages of that range are in memory. None: this kernel does not tell.
+fn cached_pages(file: BorrowedFd<'_>, offset: u64, length: u64) -> Option<bool> {
     /// As the kernel has it (linux/mman.h).
     #[repr(C)]
     struct Range {
@@ -295,19 +327,8 @@ pub fn is_resident(file: BorrowedFd<'_>, offset: u64, length: u64) -> bool {
             0,
         )
     };
-    if done == 0 {
-        let wanted = (offset + length).div_ceil(PAGE) - offset / PAGE;
-        return pages.cached >= wanted;
-    }
-    // Before Linux 6.5: one octet here and there says enough.
-    let mut octet = Vec::with_capacity(1);
-    (offset..offset + length)
-        .step_by(64 << 10)
-        .chain([offset + length.saturating_sub(1)])
-        .all(|at| {
-            octet.clear();
-            read(file, &mut octet, 1, at, Access::Cached).is_ok()
-        })
+    let wanted = (offset + length).div_ceil(PAGE) - offset / PAGE;
+    (done == 0).then_some(pages.cached >= wanted)
 }
 
 /// Lets go of what is in memory of a file, for one that was read and will not be read again soon.
@@ -409,6 +430,20 @@ mod tests {
         assert!(is_resident(file.as_fd(), 0, 10_000));
         let missing = open(fd.as_fd(), b"none", Access::Blocking).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn files_in_memory_are_read_without_a_wait_as_well() {
+        let temporary = tempfile::tempdir_in("/dev/shm").unwrap();
+        let fd = open_root(temporary.path()).unwrap();
+        std::fs::write(temporary.path().join("file"), [7; 10_000]).unwrap();
+        let file = open(fd.as_fd(), b"file", Access::Cached).unwrap();
+        let mut octets = Vec::new();
+        for (at, wanted) in [(0, 6000), (6000, 4000), (10_000, 0), (20_000, 0)] {
+            let read = read(file.as_fd(), &mut octets, 6000, at, Access::Cached);
+            assert_eq!(read.unwrap(), wanted);
+        }
+        assert_eq!(octets, [7; 10_000]);
     }
 
     #[test]

@@ -120,6 +120,27 @@ fn a_promise_takes_no_space_and_a_removed_file_is_let_go() {
 }
 
 #[test]
+fn what_is_asked_for_once_takes_no_open_file_its_place() {
+    let world = World::new();
+    run(async {
+        let key = |n: usize| format!("http://a/{n}");
+        for n in 0..40 {
+            put(&tiers(&world, 1, 0, 0), &key(n), b"x").await.unwrap();
+        }
+        let store = tiers(&world, 0, 0, 16);
+        let is_open = |n: usize| store.copy(key(n).as_bytes(), &Headers::new()).is_some();
+        for n in 0..40 {
+            assert_eq!(body(&store, &key(n), &[]).await.unwrap(), b"x");
+            assert_eq!(is_open(n), n < 16, "{n}");
+        }
+        assert!((0..16).all(is_open));
+        // Asked for again, and at once.
+        body(&store, &key(39), &[]).await.unwrap();
+        assert!(is_open(39));
+    });
+}
+
+#[test]
 fn no_more_than_the_limit_is_stored() {
     let world = World::new();
     world.region.space().set_limit(100_000, 100_000);
