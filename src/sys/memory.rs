@@ -149,6 +149,12 @@ fn seal(fd: &OwnedFd, seals: SealFlag) -> io::Result<()> {
     Ok(())
 }
 
+/// What the GNU C library's allocator keeps at hand in a child, of what has been freed: as many pieces of each size as a
+/// busy moment frees, and not 7. See `spawn`, and [`give_back_freed`].
+pub const AT_HAND: usize = 64;
+/// Of so many sizes, in steps of 16 octets.
+const SIZES_AT_HAND: usize = 64;
+
 /// Tells the allocator that this process takes and frees pieces of up to some MiB all the time: what it has freed of them
 /// is kept for the next ones, up to some MiB, and larger ones go back to the system at once.
 pub fn expect_many_buffers() {
@@ -164,6 +170,15 @@ pub fn expect_many_buffers() {
 
 /// Gives freed memory back to the system: the allocator keeps what a crowd of connections has used.
 pub fn give_back_freed() {
+    // What a thread has at hand it lets go of at its end only. Small pieces lie all over the memory of a crowd, so they
+    // are taken from this thread's hands and freed by one that ends.
+    let sizes = (1..=SIZES_AT_HAND).map(|step| step * 16 - 8);
+    let at_hand: Vec<Vec<u8>> = sizes
+        .flat_map(|size| std::iter::repeat_n(size, AT_HAND))
+        .map(Vec::with_capacity)
+        .collect();
+    let freed = std::thread::Builder::new().spawn(move || drop(at_hand));
+    let _ = freed.map(std::thread::JoinHandle::join);
     // SAFETY: `malloc_trim` takes no pointer and may be called at any time.
     unsafe { libc::malloc_trim(0) };
 }

@@ -15,6 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid as NixPid;
 
 use super::fd::set_cloexec;
+use super::memory::AT_HAND;
 
 /// The program that runs now, whatever its file is called by now.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -22,10 +23,8 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Names the descriptor that hands a launch over to the master; its children must not see it.
 pub const LAUNCH_VARIABLE: &str = "BATON_LAUNCH_FD";
 
-/// What the GNU C library's allocator keeps at hand of each size, of what has been freed: as many pieces as a busy moment
-/// frees, and not 7. Read when a program starts, and nowhere else; another library takes no notice.
+/// Read by the GNU C library when a program starts, and nowhere else; another library takes no notice.
 const TUNABLES: &str = "GLIBC_TUNABLES";
-const AT_HAND: &str = "glibc.malloc.tcache_count=64";
 
 /// A child that has been started and not yet been reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +53,7 @@ pub fn spawn(title: &str, control: OwnedFd) -> io::Result<Pid> {
 
 /// Ours, and behind them, where they count for more, those of whoever has started this program.
 fn tunables(given: Option<OsString>) -> OsString {
-    let mut tunables = OsString::from(AT_HAND);
+    let mut tunables = OsString::from(format!("glibc.malloc.tcache_count={AT_HAND}"));
     if let Some(given) = given {
         tunables.push(":");
         tunables.push(given);
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_says_of_the_allocator_counts_for_more() {
-        assert_eq!(tunables(None), AT_HAND);
+        assert_eq!(tunables(None), "glibc.malloc.tcache_count=64");
         let given = tunables(Some("glibc.malloc.tcache_count=3".into()));
         // The library takes the last.
         let last = "glibc.malloc.tcache_count=64:glibc.malloc.tcache_count=3";
