@@ -64,7 +64,7 @@ pub struct Record<'a> {
     pub herd: &'a str,
 }
 
-/// The date of the combined format, formatted once a second.
+/// The date of the combined format and what is around it, formatted once a second.
 #[derive(Default)]
 pub struct Clock {
     second: i64,
@@ -78,7 +78,7 @@ impl Clock {
             let time = Timestamp::from_second(second)
                 .unwrap_or(Timestamp::UNIX_EPOCH)
                 .to_zoned(TimeZone::system());
-            self.text = time.strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+            self.text = time.strftime(" - - [%d/%b/%Y:%H:%M:%S %z] \"").to_string();
             self.second = second;
         }
         &self.text
@@ -90,9 +90,7 @@ impl Record<'_> {
     pub fn combined(&self, clock: &mut Clock, out: &mut Vec<u8>) {
         let mut line = Line(out);
         line.address(self.client.ip())
-            .text(" - - [")
-            .text(clock.local(self.unix_ms))
-            .text("] \"");
+            .text(clock.local(self.unix_ms));
         line.text(self.method)
             .text(" ")
             .escaped(self.target)
@@ -103,8 +101,14 @@ impl Record<'_> {
             .text(" ")
             .number(self.octets)
             .text(" \"");
-        line.escaped(self.referer.unwrap_or(b"-")).text("\" \"");
-        line.escaped(self.user_agent.unwrap_or(b"-")).text("\" ");
+        match (self.referer, self.user_agent) {
+            (None, None) => line.text("-\" \"-\" "),
+            (referer, user_agent) => line
+                .escaped(referer.unwrap_or(b"-"))
+                .text("\" \"")
+                .escaped(user_agent.unwrap_or(b"-"))
+                .text("\" "),
+        };
         self.extension(&mut line);
     }
 
@@ -183,10 +187,12 @@ impl Record<'_> {
             .number(self.connection)
             .text(" request=")
             .number(self.request.into());
-        line.text(" queued=")
-            .seconds(self.queued)
-            .text(" took=")
-            .seconds(self.took);
+        // All requests of a connection but the first.
+        match self.queued.is_zero() {
+            true => line.text(" queued=0.000000 took="),
+            false => line.text(" queued=").seconds(self.queued).text(" took="),
+        };
+        line.seconds(self.took);
         line.text(" cache=")
             .or_dash(self.cache)
             .text(" reason=")
@@ -207,11 +213,16 @@ impl Record<'_> {
         if self.origin.is_some() {
             line.text("/").text(self.origin_use.as_str());
         }
-        line.text(" end=").or_dash(self.end);
-        if !self.herd.is_empty() {
-            line.text(" herd=").text(self.herd);
-        }
-        line.text("\n");
+        match (self.end, self.herd) {
+            ("", "") => line.text(" end=-\n"),
+            (end, "") => line.text(" end=").text(end).text("\n"),
+            (end, herd) => line
+                .text(" end=")
+                .or_dash(end)
+                .text(" herd=")
+                .text(herd)
+                .text("\n"),
+        };
     }
 }
 

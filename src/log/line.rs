@@ -32,7 +32,10 @@ impl Line<'_> {
 
     /// Seconds with microseconds: short requests are what a proxy has.
     pub fn seconds(&mut self, duration: Duration) -> &mut Self {
-        self.number(duration.as_secs()).text(".");
+        match duration.as_secs() {
+            0 => self.text("0."),
+            seconds => self.number(seconds).text("."),
+        };
         write_six_digits(duration.subsec_micros(), self.0);
         self
     }

@@ -269,6 +269,44 @@ fn read_now(
     }
 }
 
+/// Writes both into a new file, the one behind the other.
+pub fn write_both(file: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let parts = [first, second].map(io::IoSlice::new);
+    let written = nix::sys::uio::pwritev(file, &parts, 0)?;
+    match written.checked_sub(first.len()) {
+        Some(of_second) => write_at(
+            file,
+            second.get(of_second..).unwrap_or_default(),
+            written as u64,
+        ),
+        None => {
+            write_at(
+                file,
+                first.get(written..).unwrap_or_default(),
+                written as u64,
+            )?;
+            write_at(file, second, first.len() as u64)
+        }
+    }
+}
+
+/// Writes all of `content` at that offset.
+pub fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut offset: u64) -> io::Result<()> {
+    while !content.is_empty() {
+        let at = i64::try_from(offset).map_err(io::Error::other)?;
+        match nix::sys::uio::pwrite(file, content, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                content = content.get(written..).unwrap_or_default();
+                offset += written as u64;
+            }
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Sends octets of `file` to a non-blocking socket, from `offset` on, as many as it takes now.
 pub fn send(
     socket: BorrowedFd<'_>,

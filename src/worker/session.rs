@@ -4,6 +4,7 @@
 //! The first requests are served on the raw socket, before a task exists; one comes into being when the
 //! connection has to wait. A session refuses to know what a request means: `exchange` does.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -53,6 +54,8 @@ pub struct Session {
     scan: Scan,
     /// When the first octet of an unfinished head was seen.
     head_began: Option<Instant>,
+    /// When the answer before ended, if nothing has been waited for since: one look at the clock is enough for both.
+    pub ended: Cell<Option<Instant>>,
     /// Whether the client is still sending a body that nobody will read.
     pub expects_more: bool,
     /// Octets of answers that have left since other connections had their turn.
@@ -115,6 +118,7 @@ impl Session {
             memory: Memory::default(),
             scan: Scan::default(),
             head_began: None,
+            ended: Cell::new(None),
             expects_more: false,
             turn: 0,
             seat: None,
@@ -229,6 +233,7 @@ impl Session {
     /// Serves whole requests from the inbox as long as none needs waiting. Answers collect in the outbox.
     fn serve_buffered(&mut self) -> Need {
         self.turn = 0;
+        self.ended.set(None);
         loop {
             if self.inbox.is_empty() {
                 return Need::Input;
@@ -264,6 +269,7 @@ impl Session {
             }
             if self.outbox.len() >= COALESCED {
                 self.flush_now();
+                self.ended.set(None);
                 if !self.outbox.is_empty() {
                     return Need::Room;
                 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use baton::cache::{Name, Policy, Stored, Times};
 use baton::http::{Headers, RequestHead, ResponseHead};
 use baton::store::disk::format::{Body, Content, Head, Kept, checksums};
-use baton::store::disk::place::{Place, write_at};
+use baton::store::disk::place::Place;
+use baton::sys::files::write_at;
 
 use crate::support::baton::children;
 use crate::support::{Baton, Client, DEADLINE, Origin};

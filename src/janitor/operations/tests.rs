@@ -9,8 +9,8 @@ use crate::cache::Set;
 use crate::janitor::listing::Listing;
 use crate::janitor::protocol::Kind;
 use crate::store::disk::format::{Content, Head, List};
-use crate::store::disk::place::write_at;
 use crate::store::disk::purged;
+use crate::sys::files::write_at;
 
 fn prepared() -> (tempfile::TempDir, Place) {
     let temporary = tempfile::tempdir().unwrap();

@@ -16,33 +16,31 @@
 //! change is a file written aside and renamed. It decides nothing and keeps no accounts; it may wait for the
 //! disk except where [`Access::Cached`] says otherwise.
 
+mod lock;
+mod names;
+mod top;
+mod turn;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
-
-use nix::fcntl::Flock;
 
 use super::purged;
 use crate::cache::Name;
-use crate::cache::name::{hexadecimal, octets};
 use crate::sys::files::{self, Access};
+pub use lock::Lock;
+pub use names::{Found, path};
+use names::{directory_path, file_name, path_of};
+pub use turn::{PATIENCE, Turn};
 
 /// Directories for head and body files.
 pub const DIRECTORIES: u16 = 4096;
 /// What a file takes beside its content, about: its inode and its directory entry.
 const BESIDE: u64 = 1024;
 const BLOCK: u64 = 4096;
-/// How long a turn is waited for by who must have it: longer than a worker may be stuck before it is replaced.
-pub const PATIENCE: Duration = Duration::from_secs(40);
-/// How long by who can do without.
-const SOON: Duration = Duration::from_millis(250);
-
 const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag created by baton.\n# See https://bford.info/cachedir/\n";
 const TAG_NAME: &[u8] = b"CACHEDIR.TAG";
-const LOCK: &[u8] = b"lock";
-const GENERATION: &[u8] = b"generation";
 pub const CATALOGUE: &str = "catalogue.sqlite";
 pub const CONTROL: &str = "control";
 const OBJECTS: &[u8] = b"objects";
@@ -63,29 +61,6 @@ pub struct Place {
     inode: u64,
 }
 
-/// What is called how in a directory of objects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    Head(Name),
-    Body(Name, u64),
-    /// Nothing of ours.
-    Other(Vec<u8>),
-}
-
-/// The right to use a directory; it ends with the process.
-#[derive(Debug)]
-pub struct Lock {
-    file: Flock<OwnedFd>,
-    inode: u64,
-}
-
-/// The right to change which heads are in one of the [`DIRECTORIES`]: whoever else wants to waits until it is given up. It
-/// ends with the process.
-#[derive(Debug)]
-pub struct Turn {
-    directory: Option<Flock<OwnedFd>>,
-}
-
 /// Why a directory cannot be a cache.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -95,6 +70,8 @@ pub enum PlaceError {
     Owner { path: PathBuf, owner: u32, own: u32 },
     #[error("{} is not empty and no cache of baton's; --cache dir:PATH must name a new or an empty directory", path.display())]
     Foreign { path: PathBuf },
+    #[error("the file system of the cache directory {} cannot lock directories: {error}; --cache dir:PATH must name one on a local file system", path.display())]
+    Locks { path: PathBuf, error: io::Error },
     #[error("the cache directory {} is in use by {who}; stop that one, or name another directory with --cache dir:PATH", path.display())]
     Held { path: PathBuf, who: String },
 }
@@ -113,6 +90,7 @@ impl Place {
         builder.recursive(true).create(path).map_err(refused)?;
         let place = Place::open(path).map_err(refused)?;
         place.check()?;
+        place.check_locks()?;
         place.furnish().map_err(refused)?;
         Ok(place)
     }
@@ -154,6 +132,14 @@ impl Place {
         Ok(())
     }
 
+    /// Whoever changes what is in a directory locks it (`turn`), which NFS does not allow.
+    fn check_locks(&self) -> Result<(), PlaceError> {
+        match self.turn_at_top() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(PlaceError::of_a_lock(&self.path, error)),
+        }
+    }
+
     fn furnish(&self) -> io::Result<()> {
         let root = self.root.as_fd();
         files::make_private(root)?;
@@ -162,7 +148,7 @@ impl Place {
         }
         let is_new = files::make_directory(root, OBJECTS)?;
         files::make_directory(root, ASIDE)?;
-        if is_new && !files::exists(root, GENERATION)? {
+        if is_new && !self.has_generation()? {
             self.set_generation(purged::FIRST)?;
         }
         Ok(())
@@ -204,135 +190,7 @@ impl Place {
         self.root.as_fd()
     }
 
-    // === who uses it
-
-    /// Takes the directory for this process; `who` is what another one that wants it is told.
-    pub fn lock(&self, who: &str) -> Result<Lock, PlaceError> {
-        let refused = |error| PlaceError::Io {
-            path: self.path.clone(),
-            error,
-        };
-        let file = files::open_or_create(self.root.as_fd(), LOCK).map_err(refused)?;
-        let inode = files::facts(file.as_fd()).map_err(refused)?.inode;
-        match files::try_lock(file).map_err(refused)? {
-            Ok(file) => {
-                let lock = Lock { file, inode };
-                lock.say(who).map_err(refused)?;
-                Ok(lock)
-            }
-            Err(file) => Err(PlaceError::Held {
-                path: self.path.clone(),
-                who: self.holder(file.as_fd()),
-            }),
-        }
-    }
-
-    /// What whoever holds the lock, or held it last, has said of itself.
-    pub fn holder_name(&self) -> Option<String> {
-        let file = files::open(self.root.as_fd(), LOCK, Access::Blocking).ok()?;
-        Some(self.holder(file.as_fd()))
-    }
-
-    fn holder(&self, file: BorrowedFd<'_>) -> String {
-        let mut text = Vec::new();
-        let _ = files::read(file, &mut text, 1024, 0, Access::Blocking);
-        let who = String::from_utf8_lossy(&text).trim().to_owned();
-        match who.is_empty() {
-            true => "another process".to_owned(),
-            false => who,
-        }
-    }
-
-    /// No instance answers commands here any more.
-    pub fn remove_control(&self) -> io::Result<bool> {
-        files::remove(self.root.as_fd(), CONTROL.as_bytes())
-    }
-
-    /// Whether the lock is still that of this directory: files can be removed.
-    pub fn is_locked_by(&self, lock: &Lock) -> bool {
-        files::open(self.root.as_fd(), LOCK, Access::Blocking)
-            .and_then(|file| files::facts(file.as_fd()))
-            .is_ok_and(|facts| facts.inode == lock.inode)
-    }
-
-    /// The number that heads must carry. `InvalidData`: nobody knows which it was.
-    pub fn generation(&self) -> io::Result<u64> {
-        let file = match files::open(self.root.as_fd(), GENERATION, Access::Blocking) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let message = "the file `generation` is missing";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-            }
-            opened => opened?,
-        };
-        let mut text = Vec::new();
-        files::read(file.as_fd(), &mut text, 64, 0, Access::Blocking)?;
-        let text = String::from_utf8_lossy(&text);
-        text.trim().parse().map_err(|_| {
-            let message = format!("{:?} in `generation` is no number", text.trim());
-            io::Error::new(io::ErrorKind::InvalidData, message)
-        })
-    }
-
-    /// It only rises: of two that write it at once the one who is late changes nothing.
-    pub fn set_generation(&self, generation: u64) -> io::Result<()> {
-        let _turn = self.turn_at_top()?;
-        match self.generation() {
-            Ok(known) if known >= generation => Ok(()),
-            _ => self.put_at_top(GENERATION, format!("{generation}\n").as_bytes()),
-        }
-    }
-
-    /// A file at the top, whole or not at all.
-    pub(super) fn replace(&self, name: &[u8], content: &[u8]) -> io::Result<()> {
-        let _turn = self.turn_at_top()?;
-        self.put_at_top(name, content)
-    }
-
-    /// A command, the janitor's loop and the master may want to write the same file at once.
-    fn turn_at_top(&self) -> io::Result<Flock<OwnedFd>> {
-        let top = files::open_directory(self.root.as_fd(), b".")?;
-        files::lock_within(top, PATIENCE)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
-    }
-
-    /// In one's turn.
-    fn put_at_top(&self, name: &[u8], content: &[u8]) -> io::Result<()> {
-        let aside = [name, b".new"].concat();
-        files::remove(self.root.as_fd(), &aside)?;
-        let file = files::create(self.root.as_fd(), &aside)?;
-        write_over(file.as_fd(), content)?;
-        files::rename(self.root.as_fd(), &aside, self.root.as_fd(), name)
-    }
-
     // === objects
-
-    /// Waits for the turn to remove what must go. `TimedOut`: a process has it and does not move.
-    pub fn turn(&self, directory: u16) -> io::Result<Turn> {
-        self.turn_within(directory, PATIENCE)?.ok_or_else(|| {
-            let message = format!("a process that changes objects/{directory:03x} does not get on");
-            io::Error::new(io::ErrorKind::TimedOut, message)
-        })
-    }
-
-    /// The same to do what may be left undone. None: others have it for too long.
-    pub fn turn_soon(&self, directory: u16) -> io::Result<Option<Turn>> {
-        self.turn_within(directory, SOON)
-    }
-
-    /// A directory that does not exist is no reason to wait: who makes it has a turn of his own afterwards.
-    fn turn_within(&self, directory: u16, patience: Duration) -> io::Result<Option<Turn>> {
-        match self.directory(directory) {
-            Ok(directory) => Turn::of(directory, patience),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Some(Turn { directory: None }))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Waits for the turn to put something there, too. None: others have it for too long.
-    pub fn turn_to_put(&self, directory: u16) -> io::Result<Option<Turn>> {
-        Turn::of(self.open_or_make(directory)?, SOON)
-    }
 
     pub fn open_head(&self, name: &Name, access: Access) -> io::Result<OwnedFd> {
         files::open(self.root.as_fd(), &path_of(name, None), access)
@@ -443,117 +301,24 @@ impl Place {
     }
 }
 
-impl Turn {
-    fn of(directory: OwnedFd, patience: Duration) -> io::Result<Option<Turn>> {
-        let directory = files::lock_within(directory, patience)?;
-        Ok(directory.map(|directory| Turn {
-            directory: Some(directory),
-        }))
-    }
-}
-
-impl Lock {
-    /// What another one that wants the directory is told.
-    pub fn say(&self, who: &str) -> io::Result<()> {
-        write_over(self.file.as_fd(), who.as_bytes())
-    }
-}
-
-/// Whoever reads meanwhile finds some of it.
-fn write_over(file: BorrowedFd<'_>, content: &[u8]) -> io::Result<()> {
-    write_at(file, content, 0)?;
-    let length = i64::try_from(content.len()).map_err(io::Error::other)?;
-    Ok(nix::unistd::ftruncate(file, length)?)
-}
-
-/// Writes both into a new file, the one behind the other.
-pub fn write_both(file: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<()> {
-    let parts = [first, second].map(io::IoSlice::new);
-    let written = nix::sys::uio::pwritev(file, &parts, 0)?;
-    match written.checked_sub(first.len()) {
-        Some(of_second) => write_at(
-            file,
-            second.get(of_second..).unwrap_or_default(),
-            written as u64,
-        ),
-        None => {
-            write_at(
-                file,
-                first.get(written..).unwrap_or_default(),
-                written as u64,
-            )?;
-            write_at(file, second, first.len() as u64)
-        }
-    }
-}
-
-/// Writes all of `content` at that offset.
-pub fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut offset: u64) -> io::Result<()> {
-    while !content.is_empty() {
-        let at = i64::try_from(offset).map_err(io::Error::other)?;
-        match nix::sys::uio::pwrite(file, content, at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                content = content.get(written..).unwrap_or_default();
-                offset += written as u64;
+impl PlaceError {
+    fn of_a_lock(path: &Path, error: io::Error) -> PlaceError {
+        let path = path.to_owned();
+        match error.raw_os_error() {
+            Some(libc::EBADF | libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => {
+                PlaceError::Locks { path, error }
             }
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+            _ => PlaceError::Io { path, error },
         }
-    }
-    Ok(())
-}
-
-// === names
-
-/// `objects/abc`
-fn directory_path(directory: u16) -> [u8; 11] {
-    let mut path = *b"objects/000";
-    for (place, digit) in [(8, 8), (9, 4), (10, 0)] {
-        path[place] = b"0123456789abcdef"[usize::from(directory >> digit & 15)];
-    }
-    path
-}
-
-/// `NAME` or `NAME.RANDOM`
-fn file_name(name: &Name, random: Option<u64>) -> Vec<u8> {
-    let mut text = Vec::with_capacity(96);
-    name.write(&mut text);
-    if let Some(random) = random {
-        text.push(b'.');
-        hexadecimal(&random.to_be_bytes(), &mut text);
-    }
-    text
-}
-
-/// Where a head or (`random`) the body of one is, below the directory.
-pub fn path(name: &Name, random: Option<u64>) -> String {
-    String::from_utf8_lossy(&path_of(name, random)).into_owned()
-}
-
-fn path_of(name: &Name, random: Option<u64>) -> Vec<u8> {
-    let directory = directory_path(name.directory());
-    [&directory[..], b"/", &file_name(name, random)].concat()
-}
-
-impl Found {
-    fn read(file: Vec<u8>) -> Found {
-        let found = match memchr::memchr(b'.', &file) {
-            None => Name::parse(&file).map(Found::Head),
-            Some(dot) => Name::parse(file.get(..dot).unwrap_or_default())
-                .zip(octets(file.get(dot + 1..).unwrap_or_default()))
-                .map(|(name, random)| Found::Body(name, u64::from_be_bytes(random))),
-        };
-        found.unwrap_or(Found::Other(file))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    fn prepared() -> (tempfile::TempDir, Place) {
+    pub fn prepared() -> (tempfile::TempDir, Place) {
         let temporary = tempfile::tempdir().unwrap();
         let place = Place::prepare(&temporary.path().join("deep/cache")).unwrap();
         (temporary, place)
@@ -561,7 +326,7 @@ mod tests {
 
     fn put(place: &Place, name: &Name, random: Option<u64>, content: &[u8]) {
         let file = place.create_aside("1-2-3").unwrap();
-        write_at(file.as_fd(), content, 0).unwrap();
+        files::write_at(file.as_fd(), content, 0).unwrap();
         let turn = place.turn_to_put(name.directory()).unwrap().unwrap();
         place.publish(&turn, "1-2-3", name, random).unwrap();
     }
@@ -615,20 +380,14 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_and_the_other_is_told_who() {
-        let (_temporary, place) = prepared();
-        let lock = place.lock("pid 7, since Tuesday").unwrap();
-        let again = Place::prepare(place.path()).unwrap();
-        let refused = again.lock("pid 8").unwrap_err().to_string();
-        assert!(refused.contains("pid 7, since Tuesday"), "{refused}");
-        assert!(place.is_locked_by(&lock) && place.is_there());
-        std::fs::remove_file(place.path().join("lock")).unwrap();
-        assert!(!place.is_locked_by(&lock));
-        drop(lock);
-        std::fs::remove_dir_all(place.path()).unwrap();
-        assert!(!place.is_there());
-        let again = Place::prepare(place.path()).unwrap();
-        assert!(again.lock("pid 9").is_ok() && !place.is_there());
+    fn a_file_system_without_locks_is_named_as_the_reason() {
+        let said = |number| {
+            let error = io::Error::from_raw_os_error(number);
+            PlaceError::of_a_lock(Path::new("/mnt/far"), error).to_string()
+        };
+        let no_locks = said(libc::EBADF);
+        assert!(no_locks.contains("/mnt/far cannot lock directories"), "{no_locks}");
+        assert!(said(libc::EACCES).contains("/mnt/far cannot be used"));
     }
 
     #[test]
@@ -646,49 +405,6 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o700);
-    }
-
-    #[test]
-    fn generations_are_counted_on_the_disk() {
-        let (_temporary, place) = prepared();
-        assert_eq!(place.generation().unwrap(), purged::FIRST);
-        place.set_generation(purged::FIRST + 12).unwrap();
-        place.set_generation(purged::FIRST + 11).unwrap();
-        assert_eq!(place.generation().unwrap(), purged::FIRST + 12);
-        std::fs::write(place.path().join("generation"), "soon").unwrap();
-        assert!(place.generation().unwrap_err().to_string().contains("soon"));
-    }
-
-    #[test]
-    fn several_who_count_at_once_do_not_get_in_each_others_way() {
-        let (_temporary, place) = prepared();
-        std::thread::scope(|scope| {
-            for first in 1..5 {
-                let own = Place::open(place.path()).unwrap();
-                scope.spawn(move || {
-                    for n in 0..100 {
-                        own.set_generation(purged::FIRST + 4 * n + first).unwrap();
-                    }
-                });
-            }
-        });
-        assert_eq!(place.generation().unwrap(), purged::FIRST + 400);
-    }
-
-    #[test]
-    fn other_files_are_told_apart() {
-        let name = Name::of(b"x").variant(b"y");
-        for (file, expected) in [
-            (file_name(&name, None), Found::Head(name)),
-            (
-                file_name(&name, Some(u64::MAX)),
-                Found::Body(name, u64::MAX),
-            ),
-            (b"README".to_vec(), Found::Other(b"README".to_vec())),
-            (b".".to_vec(), Found::Other(b".".to_vec())),
-        ] {
-            assert_eq!(Found::read(file), expected);
-        }
     }
 
     #[test]

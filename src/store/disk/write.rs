@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::format::{self, BLOCK, Body, Content, File, Head, Kept, List, MAX_LISTS};
-use super::place::{Place, Turn, cost, write_at, write_both};
+use super::place::{Place, Turn, cost};
 use super::purged;
 use super::read::{self, ReadError};
 use crate::cache::{Name, Stored, key};
@@ -98,7 +98,7 @@ impl Spill {
         let Some(file) = &self.file else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        write_at(file.as_fd(), data, self.length)?;
+        files::write_at(file.as_fd(), data, self.length)?;
         self.length += data.len() as u64;
         let mut rest = data;
         while !rest.is_empty() {
@@ -322,7 +322,7 @@ fn write_head(
     head.encode_before(inline.len(), &mut octets);
     let from = octets.len() as u64;
     let file = place.create_aside(aside)?;
-    write_both(file.as_fd(), &octets, inline)
+    files::write_both(file.as_fd(), &octets, inline)
         .and_then(|()| place.publish(turn, aside, name, None))
         .inspect_err(|_| drop(place.remove_aside(aside.as_bytes())))?;
     Ok((file, cost(from + inline.len() as u64), from))

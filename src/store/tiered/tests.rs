@@ -478,7 +478,7 @@ fn a_replaced_body_leaves_nothing_behind() {
 #[test]
 fn what_leads_around_in_a_circle_or_is_a_part_is_a_miss() {
     use crate::store::disk::format::{Content, Head, List};
-    use crate::store::disk::place::write_at;
+    use crate::sys::files::write_at;
     use std::os::fd::AsFd;
 
     let world = World::new();
@@ -616,9 +616,9 @@ fn length(path: &Path) -> u64 {
 #[test]
 fn a_list_leads_to_no_list() {
     use super::super::disk::format::{Content, Head, List};
-    use super::super::disk::place::write_at;
     use super::super::disk::read::{self, ReadError};
     use crate::sys::files::Access;
+    use crate::sys::files::write_at;
     use std::os::fd::AsFd;
 
     let world = World::new();

@@ -121,6 +121,8 @@ pub fn origin(link: &Link) -> (SocketAddr, OriginUse) {
 /// One line in the access log, and the counters. `head` is none where no head could be read.
 pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcome: &Outcome<'_>) {
     let context = &session.context;
+    let now = Instant::now();
+    session.ended.set(Some(now));
     context.count(Counter::Requests, 1);
     context.count(Counter::of_status(outcome.status), 1);
     context.count(Counter::ClientBytesOut, outcome.octets);
@@ -153,7 +155,7 @@ pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcom
         connection: session.conn.id,
         request: session.conn.requests,
         queued: session.queued(),
-        took: began.elapsed(),
+        took: now.duration_since(began),
         cache: outcome.cache,
         reason: outcome.reason,
         origin: outcome.origin.map(|(address, _)| address),

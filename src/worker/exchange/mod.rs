@@ -142,7 +142,7 @@ pub struct Fetch {
 
 /// The part that never waits.
 pub fn begin(session: &mut Session) -> Begun {
-    let began = Instant::now();
+    let began = session.ended.take().unwrap_or_else(Instant::now);
     let admitted = match admit::admit(session) {
         Ok(admitted) => admitted,
         Err(answer) => return Begun::Written(answer::refuse(session, &answer, began)),
