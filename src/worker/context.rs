@@ -129,9 +129,7 @@ impl Context {
     }
 
     pub fn count(&self, counter: Counter, n: u64) {
-        self.region
-            .counters(1 + self.worker)
-            .add_alone(counter, n);
+        self.region.counters(1 + self.worker).add_alone(counter, n);
     }
 
     /// A message without descriptors, sent as soon as the channel has room.

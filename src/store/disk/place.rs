@@ -386,7 +386,10 @@ pub mod tests {
             PlaceError::of_a_lock(Path::new("/mnt/far"), error).to_string()
         };
         let no_locks = said(libc::EBADF);
-        assert!(no_locks.contains("/mnt/far cannot lock directories"), "{no_locks}");
+        assert!(
+            no_locks.contains("/mnt/far cannot lock directories"),
+            "{no_locks}"
+        );
         assert!(said(libc::EACCES).contains("/mnt/far cannot be used"));
     }
 
