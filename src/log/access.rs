@@ -43,10 +43,10 @@ impl AccessLog {
         })
     }
 
-    /// Adds one line.
-    pub fn add(&mut self, record: &Record<'_>) {
+    /// Adds one line. Whether it waited for the file, as there were enough of them.
+    pub fn add(&mut self, record: &Record<'_>) -> bool {
         if self.file.is_none() {
-            return;
+            return false;
         }
         match self.format {
             AccessFormat::Combined => record.combined(&mut self.clock, &mut self.lines),
@@ -54,9 +54,11 @@ impl AccessLog {
             AccessFormat::Json => record.json(&mut self.lines),
             AccessFormat::Off => {}
         }
-        if self.lines.len() >= FULL {
+        let is_full = self.lines.len() >= FULL;
+        if is_full {
             self.flush();
         }
+        is_full
     }
 
     /// Appends what has been collected. Lines that cannot be written are lost, and that is logged once.

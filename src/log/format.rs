@@ -187,7 +187,7 @@ impl Record<'_> {
             .number(self.connection)
             .text(" request=")
             .number(self.request.into());
-        // All requests of a connection but the first.
+        // Nearly all requests.
         match self.queued.is_zero() {
             true => line.text(" queued=0.000000 took="),
             false => line.text(" queued=").seconds(self.queued).text(" took="),
@@ -278,6 +278,39 @@ mod tests {
         assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
         assert!(line.contains("\"GET http://a.example/\\\"x\\x0A HTTP/1.1\" 200 5 \"-\" \"curl/8\\x1B[31m\" worker=1"), "{line}");
         assert!(line.ends_with("queued=0.001500 took=0.012345 cache=miss reason=uri-miss origin=10.0.0.1:80/reused end=-\n"), "{line}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_dash_or_naught() {
+        let line = |record: Record<'_>| {
+            let mut out = Vec::new();
+            record.combined(&mut Clock::default(), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let hit = Record {
+            user_agent: None,
+            queued: Duration::ZERO,
+            took: Duration::from_micros(1_000_007),
+            cache: "hit",
+            reason: "fresh",
+            origin: None,
+            ..record()
+        };
+        let line_of_hit = line(hit.clone());
+        assert!(
+            line_of_hit.ends_with(
+                " HTTP/1.1\" 200 5 \"-\" \"-\" worker=1 connection=7 request=2 queued=0.000000 took=1.000007 \
+                 cache=hit reason=fresh origin=- end=-\n"
+            ),
+            "{line_of_hit}"
+        );
+        let cut = Record {
+            end: "client-gone",
+            ..hit
+        };
+        assert!(line(cut.clone()).ends_with(" end=client-gone\n"));
+        let led = Record { herd: "led", ..cut };
+        assert!(line(led).ends_with(" end=client-gone herd=led\n"));
     }
 
     #[test]

@@ -260,7 +260,7 @@ impl<C: Coherence> Hot<C> {
     }
 
     /// Whether anything is kept under the key, whatever selects it.
-    fn holds(&self, key: &[u8]) -> bool {
+    pub fn holds(&self, key: &[u8]) -> bool {
         let current = self.inner.settle(key);
         let entries = self.inner.entries.borrow();
         entries

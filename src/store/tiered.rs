@@ -387,8 +387,9 @@ impl<C: Coherence> Inner<C> {
         self.forget_other(key.as_bytes(), &object);
         // Ours is the only change since, or else the files know better.
         if self.coherence.read(hash) == seen
-            && self.deserves_a_place(key.as_bytes(), &object.body)
             && let Some(tier) = self.tier_of(&object.body)
+            // What it takes the place of there has to go, and all must hear of that.
+            && (tier.holds(key.as_bytes()) || self.deserves_a_place(key.as_bytes(), &object.body))
         {
             tier.add(key, object.clone(), seen);
         }

@@ -1,5 +1,5 @@
 //! Files of the cache: opened beneath a directory and nowhere else, read without ever waiting where that is asked,
-//! and sent to a socket by the kernel.
+//! written, and sent to a socket by the kernel.
 //!
 //! Whoever serves many connections on one thread must not wait for a disk. [`Access::Cached`] is for it: what is
 //! not in memory is `WouldBlock`, and the caller asks again with [`Access::Blocking`] on another thread. No
@@ -19,6 +19,7 @@ use nix::fcntl::{
     AtFlags, Flock, FlockArg, OFlag, OpenHow, PosixFadviseAdvice, ResolveFlag, openat2, renameat,
 };
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Whether to wait for the disk.
@@ -230,9 +231,11 @@ pub fn read(
     if access == Access::Blocking {
         return Err(refused);
     }
-    // A file system that cannot promise not to wait (tmpfs is one): it does not, where all of it is in memory.
+    // A file system that cannot promise not to wait. One that is memory does not, where nothing was swapped out.
+    let is_memory = fstatfs(file)?.filesystem_type() == TMPFS_MAGIC;
     let rest = facts(file)?.size.saturating_sub(offset).min(max as u64);
-    match rest == 0 || cached_pages(file, offset, rest) == Some(true) {
+    let is_here = || rest == 0 || cached_pages(file, offset, rest) != Some(false);
+    match is_memory && is_here() {
         true => read_now(file, buffer, max, offset, Access::Blocking),
         false => Err(io::ErrorKind::WouldBlock.into()),
     }

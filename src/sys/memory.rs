@@ -151,7 +151,7 @@ fn seal(fd: &OwnedFd, seals: SealFlag) -> io::Result<()> {
 
 /// What the GNU C library's allocator keeps at hand in a child, of what has been freed: as many pieces of each size as a
 /// busy moment frees, and not 7. See `spawn`, and [`give_back_freed`].
-pub const AT_HAND: usize = 64;
+pub(super) const AT_HAND: usize = 64;
 /// Of so many sizes, in steps of 16 octets.
 const SIZES_AT_HAND: usize = 64;
 
@@ -172,13 +172,19 @@ pub fn expect_many_buffers() {
 pub fn give_back_freed() {
     // What a thread has at hand it lets go of at its end only. Small pieces lie all over the memory of a crowd, so they
     // are taken from this thread's hands and freed by one that ends.
-    let sizes = (1..=SIZES_AT_HAND).map(|step| step * 16 - 8);
+    // Those for the most part, that is: a size that is taken from the heap brings more of it to hand.
+    trim();
+    let sizes = (0..SIZES_AT_HAND).map(|step| 24 + 16 * step);
     let at_hand: Vec<Vec<u8>> = sizes
         .flat_map(|size| std::iter::repeat_n(size, AT_HAND))
         .map(Vec::with_capacity)
         .collect();
     let freed = std::thread::Builder::new().spawn(move || drop(at_hand));
     let _ = freed.map(std::thread::JoinHandle::join);
+    trim();
+}
+
+fn trim() {
     // SAFETY: `malloc_trim` takes no pointer and may be called at any time.
     unsafe { libc::malloc_trim(0) };
 }

@@ -55,7 +55,7 @@ pub struct Session {
     /// When the first octet of an unfinished head was seen.
     head_began: Option<Instant>,
     /// When the answer before ended, if nothing has been waited for since: one look at the clock is enough for both.
-    pub ended: Cell<Option<Instant>>,
+    pub(super) ended: Cell<Option<Instant>>,
     /// Whether the client is still sending a body that nobody will read.
     pub expects_more: bool,
     /// Octets of answers that have left since other connections had their turn.

@@ -32,7 +32,7 @@ use crate::sys::files::{self, Access};
 pub use lock::Lock;
 pub use names::{Found, path};
 use names::{directory_path, file_name, path_of};
-pub use turn::{PATIENCE, Turn};
+pub use turn::Turn;
 
 /// Directories for head and body files.
 pub const DIRECTORIES: u16 = 4096;
@@ -134,10 +134,11 @@ impl Place {
 
     /// Whoever changes what is in a directory locks it (`turn`), which NFS does not allow.
     fn check_locks(&self) -> Result<(), PlaceError> {
-        match self.turn_at_top() {
-            Ok(_) => Ok(()),
-            Err(error) => Err(PlaceError::of_a_lock(&self.path, error)),
-        }
+        // Held by another one: then it can be locked.
+        files::open_directory(self.root.as_fd(), b".")
+            .and_then(files::try_lock)
+            .map(drop)
+            .map_err(|error| PlaceError::of_a_lock(&self.path, error))
     }
 
     fn furnish(&self) -> io::Result<()> {
@@ -314,11 +315,11 @@ impl PlaceError {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    pub fn prepared() -> (tempfile::TempDir, Place) {
+    pub(super) fn prepared() -> (tempfile::TempDir, Place) {
         let temporary = tempfile::tempdir().unwrap();
         let place = Place::prepare(&temporary.path().join("deep/cache")).unwrap();
         (temporary, place)

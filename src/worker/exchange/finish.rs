@@ -122,7 +122,6 @@ pub fn origin(link: &Link) -> (SocketAddr, OriginUse) {
 pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcome: &Outcome<'_>) {
     let context = &session.context;
     let now = Instant::now();
-    session.ended.set(Some(now));
     context.count(Counter::Requests, 1);
     context.count(Counter::of_status(outcome.status), 1);
     context.count(Counter::ClientBytesOut, outcome.octets);
@@ -136,7 +135,7 @@ pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcom
         _ => {}
     }
     let field = |name: &str| head.and_then(|head| head.headers.get(name));
-    context.access_log.borrow_mut().add(&Record {
+    let has_waited = context.access_log.borrow_mut().add(&Record {
         unix_ms: clock::unix_ms(),
         client: session.conn.peer_addr(),
         method: head.map_or("-", |head| head.method.as_str()),
@@ -163,4 +162,5 @@ pub fn log(session: &Session, head: Option<&RequestHead>, began: Instant, outcom
         end: outcome.end,
         herd: outcome.herd.as_str(),
     });
+    session.ended.set((!has_waited).then_some(now));
 }

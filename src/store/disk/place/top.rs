@@ -46,7 +46,7 @@ impl Place {
     }
 
     /// A command, the janitor's loop and the master may want to write the same file at once.
-    pub(super) fn turn_at_top(&self) -> io::Result<Flock<OwnedFd>> {
+    fn turn_at_top(&self) -> io::Result<Flock<OwnedFd>> {
         let top = files::open_directory(self.root.as_fd(), b".")?;
         files::lock_within(top, PATIENCE)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
     }

@@ -10,7 +10,7 @@ use super::Place;
 use crate::sys::files;
 
 /// How long a turn is waited for by who must have it: longer than a worker may be stuck before it is replaced.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 /// How long by who can do without.
 const SOON: Duration = Duration::from_millis(250);
 
