@@ -170,10 +170,10 @@ pub fn expect_many_buffers() {
 
 /// Gives freed memory back to the system: the allocator keeps what a crowd of connections has used.
 pub fn give_back_freed() {
+    // Pieces that are put together here are not brought to hand below, where one of their size is taken.
+    trim();
     // What a thread has at hand it lets go of at its end only. Small pieces lie all over the memory of a crowd, so they
     // are taken from this thread's hands and freed by one that ends.
-    // Those for the most part, that is: a size that is taken from the heap brings more of it to hand.
-    trim();
     let sizes = (0..SIZES_AT_HAND).map(|step| 24 + 16 * step);
     let at_hand: Vec<Vec<u8>> = sizes
         .flat_map(|size| std::iter::repeat_n(size, AT_HAND))

@@ -48,7 +48,10 @@ impl Place {
     /// A command, the janitor's loop and the master may want to write the same file at once.
     fn turn_at_top(&self) -> io::Result<Flock<OwnedFd>> {
         let top = files::open_directory(self.root.as_fd(), b".")?;
-        files::lock_within(top, PATIENCE)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
+        files::lock_within(top, PATIENCE)?.ok_or_else(|| {
+            let message = "a process that changes the files at its top does not get on";
+            io::Error::new(io::ErrorKind::TimedOut, message)
+        })
     }
 
     /// In one's turn.
