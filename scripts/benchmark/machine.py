@@ -89,9 +89,9 @@ def processor():
     return platform.machine()
 
 
-def versions(binary, programs):
-    """`binary`: baton, if it is not a build of this tree."""
+def versions(arguments, programs):
     commit = output_of(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
+    binary = arguments.binary
     ours = f"{output_of([binary, '--version'])} (another build)" if binary else f"baton {commit}"
     told = {
         "nginx": output_of(["nginx", "-v"]).replace("nginx version: nginx/", "nginx "),
@@ -102,7 +102,7 @@ def versions(binary, programs):
     }
     file_system = output_of(["findmnt", "-n", "-o", "FSTYPE", "--target", tempfile.gettempdir()])
     return (
-        f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, {file_system}; {ours}; "
+        f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, {file_system}, {arguments.congestion_control}; {ours}; "
         + "; ".join(told[program] for program in programs)
         + f"; {output_of(['rustc', '--version']).partition(' (')[0]}"
     )
