@@ -153,8 +153,8 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         "Octets a second below which an origin counts as stalled; event streams send little."),
     setting!("origin.idle_timeout" = "\"30s\"", Kind::Duration(ms(10), DAY, |c| &mut c.origin.idle_timeout),
         "How long an idle connection to an origin is kept; a `Keep-Alive: timeout` of its own shortens it."),
-    setting!("origin.idle_per_host" = "32", Kind::Count(0, 65_536, |c| &mut c.origin.idle_per_host),
-        "Idle connections kept a worker and an authority; busy ones are not counted."),
+    setting!("origin.idle_per_host" = "1024", Kind::Count(0, 65_536, |c| &mut c.origin.idle_per_host),
+        "Idle connections kept a worker and an authority at most. Of more than 32, those go that nobody has needed for some seconds."),
 
     setting!("reverse.to" = "\"\"",
         Kind::Text(

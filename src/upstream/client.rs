@@ -44,7 +44,9 @@ impl Link {
                 self.inbox.consume(octets);
                 return Ok(head);
             }
-            match self.inbox.fill(&self.stream, buffers::ORDINARY).await {
+            // What is short takes no more of the buffer than it needs; what is longer comes with fewer calls.
+            let filled = self.inbox.fill_when_ready(&self.stream, buffers::LARGE);
+            match filled.await {
                 Ok(0) => return Err(Error::Closed),
                 Ok(_) => self.heard = true,
                 Err(error) => return Err(Error::Broken(error)),

@@ -2,7 +2,8 @@
 //!
 //! Only a connection whose last response ended where it should comes back here. One on which anything has
 //! arrived meanwhile (the end included) is never handed out: RFC 9112 section 9.2, octets on an idle connection
-//! answer no request of ours.
+//! answer no request of ours. As many stay as the load needs, so that none is made anew for the next request; those that
+//! nobody has needed for a while go, however long they might stay.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,14 +13,28 @@ use tokio::time::Instant;
 
 use crate::wire::Stream;
 
-/// Idle connections over all authorities.
-const MOST_IDLE: usize = 1024;
+/// So many of an authority stay until their time is over, needed or not.
+const UNTOUCHED: usize = 32;
+/// Sweeps after which half of those that were not needed meanwhile go.
+const PERIOD: u32 = 5;
 
 pub struct Pool {
-    idle: HashMap<Box<[u8]>, VecDeque<Idle>, ahash::RandomState>,
+    shelves: HashMap<Box<[u8]>, Shelf, ahash::RandomState>,
+    /// Connections over all authorities, and how many there may be.
     count: usize,
+    most: usize,
     per_host: usize,
     timeout: Duration,
+    sweeps: u32,
+}
+
+/// Of one authority.
+#[derive(Default)]
+struct Shelf {
+    /// The last used at the back.
+    idle: VecDeque<Idle>,
+    /// The fewest that have been here in this period: so many nobody has needed.
+    fewest: usize,
 }
 
 struct Idle {
@@ -29,27 +44,30 @@ struct Idle {
 }
 
 impl Pool {
-    /// `per_host` idle connections an authority, each for at most `timeout`.
-    pub fn new(per_host: usize, timeout: Duration) -> Pool {
+    /// At most `per_host` idle connections an authority and `most` over all, each for at most `timeout`.
+    pub fn new(per_host: usize, most: usize, timeout: Duration) -> Pool {
         Pool {
-            idle: HashMap::default(),
+            shelves: HashMap::default(),
             count: 0,
+            most,
             per_host,
             timeout,
+            sweeps: 0,
         }
     }
 
     /// The connection of `authority` that was used last, if one is alive.
     pub fn take(&mut self, authority: &[u8]) -> Option<(Stream, SocketAddr)> {
-        let idle = self.idle.get_mut(authority)?;
+        let shelf = self.shelves.get_mut(authority)?;
         let now = Instant::now();
-        while let Some(candidate) = idle.pop_back() {
+        while let Some(candidate) = shelf.idle.pop_back() {
             self.count -= 1;
             if candidate.until > now && candidate.stream.is_quiet() {
+                shelf.fewest = shelf.fewest.min(shelf.idle.len());
                 return Some((candidate.stream, candidate.address));
             }
         }
-        self.idle.remove(authority);
+        self.shelves.remove(authority);
         None
     }
 
@@ -65,7 +83,7 @@ impl Pool {
         let allowed = allowed.map_or(self.timeout, |own| {
             own.saturating_sub(Duration::from_secs(1)).min(self.timeout)
         });
-        if self.per_host == 0 || allowed.is_zero() || self.count >= MOST_IDLE {
+        if self.per_host == 0 || allowed.is_zero() || self.count >= self.most {
             return;
         }
         let idle = Idle {
@@ -73,30 +91,39 @@ impl Pool {
             address,
             until: Instant::now() + allowed,
         };
-        let queue = match self.idle.get_mut(authority) {
-            Some(queue) => queue,
-            None => self.idle.entry(authority.into()).or_default(),
+        let shelf = match self.shelves.get_mut(authority) {
+            Some(shelf) => shelf,
+            None => self.shelves.entry(authority.into()).or_default(),
         };
-        queue.push_back(idle);
+        shelf.idle.push_back(idle);
         self.count += 1;
-        if queue.len() > self.per_host {
-            queue.pop_front();
+        if shelf.idle.len() > self.per_host {
+            shelf.idle.pop_front();
             self.count -= 1;
         }
     }
 
-    /// Drops what has been idle for too long or has been closed by its origin.
+    /// To be called every second: drops what has been idle for too long or has been closed by its origin, and now and then
+    /// half of what nobody has needed.
     pub fn sweep(&mut self) {
         let now = Instant::now();
-        self.idle.retain(|_, queue| {
-            queue.retain(|idle| idle.until > now && idle.stream.is_quiet());
-            !queue.is_empty()
+        self.sweeps += 1;
+        let ends_period = self.sweeps.is_multiple_of(PERIOD);
+        self.shelves.retain(|_, shelf| {
+            let idle = &mut shelf.idle;
+            idle.retain(|idle| idle.until > now && idle.stream.is_quiet());
+            if ends_period {
+                let surplus = shelf.fewest.min(idle.len().saturating_sub(UNTOUCHED));
+                idle.drain(..surplus.div_ceil(2));
+                shelf.fewest = idle.len();
+            }
+            !idle.is_empty()
         });
-        self.count = self.idle.values().map(VecDeque::len).sum();
+        self.count = self.shelves.values().map(|shelf| shelf.idle.len()).sum();
     }
 
     pub fn clear(&mut self) {
-        self.idle.clear();
+        self.shelves.clear();
         self.count = 0;
     }
 }
@@ -117,7 +144,7 @@ mod tests {
     #[test]
     fn the_last_used_comes_first_and_only_so_many_stay() {
         let address = "127.0.0.1:80".parse().unwrap();
-        let mut pool = Pool::new(2, Duration::from_secs(60));
+        let mut pool = Pool::new(2, 1000, Duration::from_secs(60));
         let mut peers = Vec::new();
         for _ in 0..3 {
             let (stream, peer) = pair();
@@ -134,7 +161,7 @@ mod tests {
     #[test]
     fn a_connection_with_octets_or_an_end_on_it_is_not_handed_out() {
         let address = "127.0.0.1:80".parse().unwrap();
-        let mut pool = Pool::new(8, Duration::from_secs(60));
+        let mut pool = Pool::new(8, 1000, Duration::from_secs(60));
         let (talking, mut peer) = pair();
         peer.write_all(b"HTTP/1.1 408 \r\n\r\n").unwrap();
         pool.give(b"a:80", talking, address, None);
@@ -145,5 +172,49 @@ mod tests {
         pool.give(b"a:80", short, address, Some(Duration::from_secs(1)));
         assert!(pool.take(b"a:80").is_none());
         assert_eq!(pool.count, 0);
+    }
+
+    #[test]
+    fn what_a_crowd_needed_stays_as_long_as_it_is_there_and_then_goes_by_and_by() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let mut pool = Pool::new(1000, 1000, Duration::from_secs(600));
+        let mut peers = Vec::new();
+        let mut of_the_crowd = Vec::new();
+        for _ in 0..200 {
+            let (stream, peer) = pair();
+            peers.push(peer);
+            of_the_crowd.push(stream);
+        }
+        let mut period = |pool: &mut Pool, needed: usize| {
+            for _ in 0..PERIOD {
+                let taken: Vec<_> = (0..needed).map(|_| pool.take(b"a:80").unwrap().0).collect();
+                for stream in taken.into_iter().chain(of_the_crowd.drain(..)) {
+                    pool.give(b"a:80", stream, address, None);
+                }
+                pool.sweep();
+            }
+            pool.count
+        };
+        assert_eq!(period(&mut pool, 0), 200, "they have only just come");
+        assert_eq!(period(&mut pool, 200), 200);
+        assert_eq!(period(&mut pool, 200), 200);
+        assert_eq!(period(&mut pool, 120), 160, "80 were not needed");
+        assert_eq!(period(&mut pool, 120), 140);
+        let at_last = (0..20).map(|_| period(&mut pool, 0)).last();
+        assert_eq!(at_last, Some(UNTOUCHED), "these wait for their time");
+    }
+
+    #[test]
+    fn over_all_authorities_there_are_so_many() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let mut pool = Pool::new(1000, 3, Duration::from_secs(600));
+        let mut peers = Vec::new();
+        for authority in [b"a:80", b"b:80", b"a:80", b"b:80", b"c:80"] {
+            let (stream, peer) = pair();
+            peers.push(peer);
+            pool.give(authority, stream, address, None);
+        }
+        assert_eq!(pool.count, 3);
+        assert!(pool.take(b"c:80").is_none());
     }
 }

@@ -2,12 +2,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::cache::Name;
 use crate::shared::Entry;
 use crate::store::contract::{
     self, Slots, World, body, find, object, octets, put, put_variant, run,
 };
+use crate::store::disk::format::BLOCK;
 use crate::store::disk::place::{Found as Listed, Place};
 use crate::store::disk::purged;
+use crate::store::{Body, Writer};
 
 const KEY: &str = "http://a/";
 const LARGEST: u64 = 3 << 20;

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Request;
 use crate::config::Config;
@@ -143,9 +143,14 @@ impl RequestBody {
                 value = &mut other => return Ok(Some(value)),
             }
         }
+        // Most answers come sooner than either wait is over, so that one timer does for both.
+        let soon = limit.map_or(WATCH_AFTER, |limit| limit.min(WATCH_AFTER));
+        if let Ok(value) = timeout(soon, other.as_mut()).await {
+            return Ok(Some(value));
+        }
         let limited = async {
             match limit {
-                Some(limit) => tokio::time::timeout(limit, other).await.ok(),
+                Some(limit) => timeout(limit - soon, other).await.ok(),
                 None => Some(other.await),
             }
         };
@@ -240,18 +245,22 @@ impl RequestBody {
 
 /// Ends when the client is gone, and nobody else waits for the answer.
 async fn forsaken(client: Option<&Stream>, lead: Option<&Lead>) {
-    gone(client).await;
+    has_reset(client).await;
     if let Some(lead) = lead {
         lead.forsaken().await;
     }
 }
 
-/// Ends when the client has reset its connection, so that nobody works for it any more.
+/// Ends when the client has reset its connection, so that nobody works for it any more; nothing is watched at first.
 pub async fn gone(client: Option<&Stream>) {
+    tokio::time::sleep(WATCH_AFTER).await;
+    has_reset(client).await;
+}
+
+async fn has_reset(client: Option<&Stream>) {
     let Some(client) = client else {
         return std::future::pending().await;
     };
-    tokio::time::sleep(WATCH_AFTER).await;
     if client.reset().await.is_err() {
         // It cannot be watched; writing to it will tell.
         std::future::pending().await
