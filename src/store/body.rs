@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::disk::format::{self, Kept};
 use super::disk::read;
 use super::growing::Growing;
+use super::octets::Octets;
 use super::postgres::Rows;
 use crate::sys::files::{self, Access, Facts};
 
@@ -22,7 +23,7 @@ const BITS: usize = u64::BITS as usize;
 
 #[derive(Clone, Debug)]
 pub enum Body {
-    Memory(Bytes),
+    Memory(Octets),
     File(Arc<BodyFile>),
     /// It is still arriving, and is no store's yet.
     Growing(Rc<Growing>),
@@ -65,7 +66,7 @@ impl Body {
     /// Octets of memory held, about.
     pub fn memory(&self) -> usize {
         match self {
-            Body::Memory(body) => body.len(),
+            Body::Memory(body) => body.memory(),
             // The kernel's part of an open file is counted, too.
             Body::File(body) => {
                 size_of::<BodyFile>() + 4 * body.checksums.len() + 8 * body.checked.len() + 512

@@ -15,7 +15,8 @@ use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
 use super::{
-    Coherence, Fate, Find, InFile, MAX_VARIANTS, NotKept, Object, SoFar, Store, Version, Writer,
+    Coherence, Fate, Find, InFile, MAX_VARIANTS, NotKept, Object, Octets, SoFar, Store, Version,
+    Writer,
 };
 use crate::cache::vary::{Match, Selection};
 use crate::cache::{Key, Part, Stored, key};
@@ -516,13 +517,14 @@ impl<C: Coherence> Writer for Filling<C> {
 
     async fn finish(mut self) -> Option<Rc<Object>> {
         let mut body = std::mem::take(&mut self.body);
-        body.shrink_to_fit();
         if self
             .expected
             .is_some_and(|length| length != body.len() as u64)
         {
             return None;
         }
+        body.shrink_to_fit();
+        let body = Octets::kept(body).await;
         let hash = key::hash(self.key.as_bytes());
         if self.inner.coherence.read(hash) != self.seen {
             return None;
@@ -538,7 +540,7 @@ impl<C: Coherence> Writer for Filling<C> {
                 return None;
             }
         }
-        let object = Rc::new(Object::new(self.stored.take()?, Bytes::from(body)));
+        let object = Rc::new(Object::new(self.stored.take()?, body));
         self.inner.add(self.key.clone(), object.clone(), self.seen);
         Some(object)
     }

@@ -13,14 +13,13 @@ pub(crate) mod contract;
 pub mod disk;
 mod growing;
 pub mod hot;
+mod octets;
 pub mod postgres;
 pub mod purges;
 pub mod tiered;
 
 use std::rc::Rc;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::cache::{Key, Part, Stored};
 use crate::http::Headers;
@@ -29,6 +28,7 @@ pub use body::{Body, BodyFile};
 pub use disk::{Disk, OnDisk};
 pub use growing::{Growing, InFile, Read, Reader, SoFar};
 pub use hot::Hot;
+pub use octets::Octets;
 pub use postgres::{InRow, Postgres};
 pub use purges::{Fate, Known, Purge, Purges};
 pub use tiered::Tiered;
@@ -51,7 +51,8 @@ pub struct Object {
 }
 
 impl Object {
-    pub fn new(mut stored: Stored, body: Bytes) -> Object {
+    pub fn new(mut stored: Stored, body: impl Into<Octets>) -> Object {
+        let body = body.into();
         stored.body_len = body.len() as u64;
         Object {
             head: disk::format::text(&stored),

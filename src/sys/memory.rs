@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Mmap, MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -126,6 +126,19 @@ pub fn sealed_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
         | SealFlag::F_SEAL_SEAL;
     seal(&fd, all)?;
     Ok(fd)
+}
+
+/// Such a file, not empty, and its content to look at.
+pub fn sealed_mapping(name: &str, bytes: &[u8]) -> io::Result<(Mmap, OwnedFd)> {
+    let fd = sealed_file(name, bytes)?;
+    // Private, since before Linux 6.7 nothing that is sealed against writing can be mapped as shared.
+    // SAFETY: its content and its size are sealed, so what is seen never changes, nor goes away under the mapping.
+    let map = unsafe {
+        MmapOptions::new()
+            .len(bytes.len())
+            .map_copy_read_only(&fd)?
+    };
+    Ok((map, fd))
 }
 
 /// The whole content of such a file. Its offset, which all holders share, is left alone: several may read at once.

@@ -11,7 +11,7 @@ use super::rows::{self, InRow, Rows, Sums};
 use super::session::{New, PIECE_SIZE, Session};
 use super::{Inner, MAX_ARRIVING};
 use crate::cache::{Key, Part, Stored, key};
-use crate::store::{Body, Coherence, InFile, Object, SoFar, Version, Writer};
+use crate::store::{Body, Coherence, InFile, Object, Octets, SoFar, Version, Writer};
 
 /// Octets that have gone to the database and are held for those who join while more comes.
 const EARLY: usize = 4 << 20;
@@ -294,7 +294,10 @@ impl<C: Coherence + 'static> Publish<C> {
         }
         let length = self.stored.body_len;
         let body = match self.body {
-            Some(body) => Body::Memory(body),
+            Some(body) => match inner.hot.is_some() {
+                true => Body::Memory(Octets::kept(body).await),
+                false => Body::Memory(body.into()),
+            },
             None => {
                 let rows = Rows::new(inner.link.clone(), id, self.pieces, length, self.checksums);
                 Body::Rows(Rc::new(rows))

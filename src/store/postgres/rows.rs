@@ -16,7 +16,7 @@ use super::link::{Link, What};
 use super::session::{Found, PIECE_SIZE, Session};
 use crate::cache::Stored;
 use crate::store::disk::format::{self, BLOCK, Content, File, FormatError, Head, INLINE, Kept};
-use crate::store::{Body, Object};
+use crate::store::{Body, Object, Octets};
 
 /// How long a body that is being sent waits for a database that has gone away, and for one answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -121,9 +121,13 @@ pub fn object(link: &Link, found: &mut Found, kept: Kept, for_long: bool) -> Opt
 
 /// What has been read of the database is kept with its surroundings, unless that is to be `for_long`.
 pub fn in_memory(body: Bytes, for_long: bool) -> Body {
-    Body::Memory(match for_long {
-        true => Bytes::copy_from_slice(&body),
-        false => body,
+    if !for_long {
+        return Body::Memory(body.into());
+    }
+    let kept = Octets::kept_now(body);
+    Body::Memory(match kept.file() {
+        Some(_) => kept,
+        None => Bytes::copy_from_slice(&kept).into(),
     })
 }
 

@@ -109,7 +109,7 @@ fn exactly(buffer: &mut Vec<u8>) -> Bytes {
 
 fn stored_object(done: Done, inline: Option<Bytes>) -> Option<Object> {
     let body = match inline {
-        Some(body) => Body::Memory(body),
+        Some(body) => Body::Memory(body.into()),
         None => Body::File(Arc::new(
             BodyFile::new(done.file, done.from, &done.kept, true).ok()?,
         )),

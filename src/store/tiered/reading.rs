@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Inner;
 use crate::cache::key;
 use crate::http::Headers;
@@ -94,7 +96,7 @@ impl<C: Coherence> Inner<C> {
 
 pub(super) fn object(found: Found) -> Option<Object> {
     let body = match found.content {
-        FoundBody::Memory(body) => Body::Memory(body.into()),
+        FoundBody::Memory(body) => Body::Memory(Bytes::from(body).into()),
         FoundBody::File {
             file,
             from,

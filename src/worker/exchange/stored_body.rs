@@ -5,6 +5,7 @@
 //! certain that there are any.
 
 use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::store::{Body, BodyFile, Growing};
 use crate::wire::{Pace, Stream};
 use crate::worker::session::Session;
 
-/// Octets of a file that the kernel is given at once, where they are in memory.
+/// Octets of a file that the kernel is given at once, where they are in memory: other connections wait meanwhile.
 const GIVEN: u64 = 8 << 20;
 /// Octets of a file that are sent without a task: other connections wait meanwhile.
 const AT_ONCE: u64 = 256 << 10;
@@ -47,29 +48,43 @@ pub fn leaves_now(body: &Body) -> bool {
 /// what is returned is the rest of the octets. What goes wrong shows when that is sent.
 pub fn send_now(stream: &Stream, head: &mut Vec<u8>, body: &Body, slice: Slice) -> Slice {
     let of_body = match body {
-        Body::Memory(octets) => {
-            let octets = octets.get(slice.at as usize..).unwrap_or_default();
-            let octets = octets.get(..slice.length as usize).unwrap_or(octets);
-            let parts = [IoSlice::new(head), IoSlice::new(octets)];
-            let written = stream.try_write(&parts).unwrap_or(0);
-            let of_head = written.min(head.len());
-            head.drain(..of_head);
-            (written - of_head) as u64
-        }
-        Body::File(file) => {
-            let of_head = stream.try_write_before_file(head).unwrap_or(0);
-            head.drain(..of_head);
-            let (from, count) = (file.from + slice.at, slice.length as usize);
-            match head.is_empty() {
-                true => stream.try_send_file(file.file(), from, count).unwrap_or(0) as u64,
-                false => 0,
+        Body::Memory(octets) => match octets.file() {
+            Some(file) => send_from_file_now(stream, head, file, slice),
+            None => {
+                let octets = octets.get(slice.at as usize..).unwrap_or_default();
+                let octets = octets.get(..slice.length as usize).unwrap_or(octets);
+                let parts = [IoSlice::new(head), IoSlice::new(octets)];
+                let written = stream.try_write(&parts).unwrap_or(0);
+                let of_head = written.min(head.len());
+                head.drain(..of_head);
+                (written - of_head) as u64
             }
+        },
+        Body::File(body) => {
+            let at = body.from + slice.at;
+            send_from_file_now(stream, head, body.file(), Slice { at, ..slice })
         }
         Body::Rows(_) | Body::Growing(_) => 0,
     };
     Slice {
         at: slice.at + of_body,
         length: slice.length - of_body,
+    }
+}
+
+/// How many octets of that part of a file have left behind the head.
+fn send_from_file_now(
+    stream: &Stream,
+    head: &mut Vec<u8>,
+    file: BorrowedFd<'_>,
+    slice: Slice,
+) -> u64 {
+    let of_head = stream.try_write_before_file(head).unwrap_or(0);
+    head.drain(..of_head);
+    let sent = || stream.try_send_file(file, slice.at, slice.length as usize);
+    match head.is_empty() {
+        true => sent().unwrap_or(0) as u64,
+        false => 0,
     }
 }
 
@@ -94,6 +109,10 @@ impl Sender<'_> {
     /// Sends a head and octets of the body behind it.
     pub async fn send(&mut self, head: &[u8], body: &Body, slice: Slice) -> Result<(), End> {
         match body {
+            Body::Memory(body) if let Some(file) = body.file() => {
+                self.before_file(head).await?;
+                self.send_of(file, slice).await
+            }
             Body::Memory(body) => {
                 let from = (slice.at as usize).min(body.len());
                 let to = from + (slice.length as usize).min(body.len() - from);
@@ -168,16 +187,36 @@ impl Sender<'_> {
         let Slice { mut at, length } = slice;
         let end = at + length;
         let mut resident = make_resident(body, at, end).await.ok_or(End::Lost)?;
+        self.before_file(head).await?;
+        loop {
+            let here = Slice {
+                at: body.from + at,
+                length: resident - at,
+            };
+            self.send_of(body.file(), here).await?;
+            at = resident;
+            if at >= end {
+                return Ok(());
+            }
+            resident = make_resident(body, at, end).await.ok_or(End::Store)?;
+        }
+    }
+
+    async fn before_file(&mut self, head: &[u8]) -> Result<(), End> {
         let stream = &self.session.stream;
         let written = stream.write_before_file(head, &mut self.pace).await;
-        written.map_err(client_end)?;
+        written.map_err(client_end)
+    }
+
+    /// Octets of a file that are in memory.
+    async fn send_of(&mut self, file: BorrowedFd<'_>, slice: Slice) -> Result<(), End> {
+        let Slice { mut at, length } = slice;
+        let end = at + length;
+        let stream = &self.session.stream;
         while at < end {
-            if at >= resident {
-                resident = make_resident(body, at, end).await.ok_or(End::Store)?;
-            }
-            let count = (resident - at) as usize;
-            let sent = stream.send_file(body.file(), body.from + at, count, &mut self.pace);
-            match sent.await.map_err(client_end)? {
+            let count = (end - at).min(GIVEN) as usize;
+            let sent = stream.send_file(file, at, count, &mut self.pace).await;
+            match sent.map_err(client_end)? {
                 0 => return Err(End::Store),
                 octets => {
                     at += octets as u64;
