@@ -87,7 +87,7 @@ pub struct Origin {
     /// Octets a second below which a response's body counts as stalled.
     pub min_rate: u64,
     pub idle_timeout: Duration,
-    /// Idle connections kept a worker and an authority.
+    /// Idle connections kept a worker and an authority at most.
     pub idle_per_host: usize,
 }
 

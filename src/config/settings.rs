@@ -154,7 +154,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     setting!("origin.idle_timeout" = "\"30s\"", Kind::Duration(ms(10), DAY, |c| &mut c.origin.idle_timeout),
         "How long an idle connection to an origin is kept; a `Keep-Alive: timeout` of its own shortens it."),
     setting!("origin.idle_per_host" = "1024", Kind::Count(0, 65_536, |c| &mut c.origin.idle_per_host),
-        "Idle connections kept a worker and an authority at most. Of more than 32, those go that nobody has needed for some seconds."),
+        "Idle connections kept a worker and an authority at most. Of more than 32, those go that nobody has needed for some seconds. Over all authorities a worker keeps at most 4096, and an eighth of its descriptors."),
 
     setting!("reverse.to" = "\"\"",
         Kind::Text(

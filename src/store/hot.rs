@@ -6,21 +6,19 @@
 //! of their own, so that many at once cannot take memory without bound.
 
 mod census;
+mod filling;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use super::{
-    Coherence, Fate, Find, InFile, MAX_VARIANTS, NotKept, Object, Octets, SoFar, Store, Version,
-    Writer,
-};
+use super::{Coherence, Fate, Find, MAX_VARIANTS, NotKept, Object, Promise, Store, Version};
 use crate::cache::vary::{Match, Selection};
-use crate::cache::{Key, Part, Stored, key};
+use crate::cache::{Key, Stored, key};
 use crate::http::Headers;
+pub use filling::Filling;
 
 /// What bookkeeping costs an entry, about.
 const OVERHEAD: usize = 96;
@@ -212,17 +210,8 @@ impl<C: Coherence> Store for Hot<C> {
         if self.inner.arriving.get() + at_once > self.inner.max_arriving {
             return Err(NotKept::Full);
         }
-        let body = Vec::with_capacity(at_once as usize);
-        Ok(Filling {
-            inner: self.inner.clone(),
-            key,
-            stored: Some(stored),
-            expected,
-            seen,
-            body,
-            counted: 0,
-            replaces: false,
-        })
+        let (inner, promise) = (self.inner.clone(), Promise::new(stored, expected));
+        Ok(Filling::new(inner, key, promise, seen, at_once as usize))
     }
 
     // What is held here remembers its own version.
@@ -397,7 +386,7 @@ impl<C: Coherence> Inner<C> {
     }
 
     /// Whether all of it is here, where `new` is a part.
-    fn has_more(&self, key: &[u8], new: &Option<Stored>) -> bool {
+    fn has_more(&self, key: &[u8], new: Option<&Stored>) -> bool {
         let (Some(new), entries) = (new, self.entries.borrow()) else {
             return false;
         };
@@ -459,104 +448,10 @@ impl<C: Coherence> Inner<C> {
     }
 }
 
-/// An object whose body is arriving.
-pub struct Filling<C: Coherence> {
-    inner: Rc<Inner<C>>,
-    key: Key,
-    /// Taken when it finishes.
-    stored: Option<Stored>,
-    expected: Option<u64>,
-    seen: Version,
-    body: Vec<u8>,
-    /// Octets of `body` that are in `Inner::arriving`.
-    counted: u64,
-    replaces: bool,
-}
-
-impl<C: Coherence> Writer for Filling<C> {
-    fn write(&mut self, data: &[u8]) -> bool {
-        let length = (self.body.len() + data.len()) as u64;
-        let arriving = self.inner.arriving.get() + data.len() as u64;
-        let fits = length <= self.expected.unwrap_or(self.inner.max_object)
-            && length <= self.inner.max_object
-            && arriving <= self.inner.max_arriving;
-        if fits {
-            self.inner.arriving.set(arriving);
-            self.counted += data.len() as u64;
-            self.body.extend_from_slice(data);
-        }
-        fits
-    }
-
-    async fn room(&mut self) -> bool {
-        true
-    }
-
-    fn stored(&self) -> Option<&Stored> {
-        self.stored.as_ref()
-    }
-
-    async fn so_far(&mut self) -> Option<SoFar> {
-        Some(SoFar::new(None, Bytes::copy_from_slice(&self.body)))
-    }
-
-    fn in_file(&self) -> Option<InFile> {
-        None
-    }
-
-    fn replace(&mut self) {
-        self.replaces = true;
-    }
-
-    fn keep_as(&mut self, part: Part) {
-        self.expected = None;
-        if let Some(stored) = &mut self.stored {
-            stored.keep_as(part);
-        }
-    }
-
-    async fn finish(mut self) -> Option<Rc<Object>> {
-        let mut body = std::mem::take(&mut self.body);
-        if self
-            .expected
-            .is_some_and(|length| length != body.len() as u64)
-        {
-            return None;
-        }
-        body.shrink_to_fit();
-        let body = Octets::kept(body).await;
-        let hash = key::hash(self.key.as_bytes());
-        if self.inner.coherence.read(hash) != self.seen {
-            return None;
-        }
-        if self.inner.has_more(self.key.as_bytes(), &self.stored) {
-            return None;
-        }
-        if self.replaces {
-            self.inner.coherence.bump(hash);
-            self.seen = self.seen.next();
-            // Somebody else has changed it at the same time.
-            if self.inner.coherence.read(hash) != self.seen {
-                return None;
-            }
-        }
-        let object = Rc::new(Object::new(self.stored.take()?, body));
-        self.inner.add(self.key.clone(), object.clone(), self.seen);
-        Some(object)
-    }
-}
-
-impl<C: Coherence> Drop for Filling<C> {
-    fn drop(&mut self) {
-        self.inner
-            .arriving
-            .set(self.inner.arriving.get() - self.counted);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Writer;
     use crate::store::contract::{self, Slots, put, run, stored};
 
     fn hot(capacity: u64, max_object: u64) -> Hot<Rc<Slots>> {

@@ -15,6 +15,7 @@ mod growing;
 pub mod hot;
 mod octets;
 pub mod postgres;
+mod promise;
 pub mod purges;
 pub mod tiered;
 
@@ -30,6 +31,7 @@ pub use growing::{Growing, InFile, Read, Reader, SoFar};
 pub use hot::Hot;
 pub use octets::Octets;
 pub use postgres::{InRow, Postgres};
+pub use promise::Promise;
 pub use purges::{Fate, Known, Purge, Purges};
 pub use tiered::Tiered;
 
@@ -205,8 +207,15 @@ pub trait Writer {
     /// refuses; drop the writer.
     async fn room(&mut self) -> bool;
 
+    /// What it was begun with, for what all stores do alike.
+    fn promise(&self) -> &Promise;
+
+    fn promise_mut(&mut self) -> &mut Promise;
+
     /// The fields of what is kept.
-    fn stored(&self) -> Option<&Stored>;
+    fn stored(&self) -> Option<&Stored> {
+        self.promise().stored()
+    }
 
     /// What has been written so far, for those who read it while more comes. None: it cannot be had.
     async fn so_far(&mut self) -> Option<SoFar>;
@@ -215,10 +224,14 @@ pub trait Writer {
     fn in_file(&self) -> Option<InFile>;
 
     /// What is stored under the key is older: once this one is there, no process uses that any more.
-    fn replace(&mut self);
+    fn replace(&mut self) {
+        self.promise_mut().replace();
+    }
 
     /// What is written is this part of a representation, however long it was expected to be.
-    fn keep_as(&mut self, part: Part);
+    fn keep_as(&mut self, part: Part) {
+        self.promise_mut().keep_as(part);
+    }
 
     /// The body has come: makes the object visible. None: it was overtaken by a change, or is not what was
     /// expected, or cannot be kept.

@@ -44,9 +44,13 @@ impl Link {
                 self.inbox.consume(octets);
                 return Ok(head);
             }
-            // What is short takes no more of the buffer than it needs; what is longer comes with fewer calls.
-            let filled = self.inbox.fill_when_ready(&self.stream, buffers::LARGE);
-            match filled.await {
+            // A response that is short takes no more of a large buffer than it needs, and a longer one comes with fewer calls;
+            // what a first read has left of the head is short.
+            let size = match self.inbox.is_empty() {
+                true => buffers::LARGE,
+                false => buffers::ORDINARY,
+            };
+            match self.inbox.fill_when_ready(&self.stream, size).await {
                 Ok(0) => return Err(Error::Closed),
                 Ok(_) => self.heard = true,
                 Err(error) => return Err(Error::Broken(error)),

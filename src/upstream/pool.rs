@@ -83,8 +83,11 @@ impl Pool {
         let allowed = allowed.map_or(self.timeout, |own| {
             own.saturating_sub(Duration::from_secs(1)).min(self.timeout)
         });
-        if self.per_host == 0 || allowed.is_zero() || self.count >= self.most {
+        if self.per_host == 0 || allowed.is_zero() || self.most == 0 {
             return;
+        }
+        if self.count >= self.most {
+            self.make_room();
         }
         let idle = Idle {
             stream,
@@ -99,32 +102,65 @@ impl Pool {
         self.count += 1;
         if shelf.idle.len() > self.per_host {
             shelf.idle.pop_front();
+            shelf.lost(1);
             self.count -= 1;
         }
+    }
+
+    /// Of all, the half goes whose time is over first: what has just been used is worth more. So whoever finds no room pays for
+    /// as many who will find some.
+    fn make_room(&mut self) {
+        let shelves = self.shelves.values();
+        let mut ends: Vec<Instant> = shelves.flat_map(Shelf::ends).collect();
+        let Some(middle) = ends.len().checked_sub(1).map(|last| last / 2) else {
+            return;
+        };
+        let (_, &mut last, _) = ends.select_nth_unstable(middle);
+        self.keep(|idle| idle.until > last);
+    }
+
+    /// Drops those that `is_good` is not true of.
+    fn keep(&mut self, is_good: impl Fn(&Idle) -> bool) {
+        self.shelves.retain(|_, shelf| {
+            let before = shelf.idle.len();
+            shelf.idle.retain(&is_good);
+            shelf.lost(before - shelf.idle.len());
+            !shelf.idle.is_empty()
+        });
+        self.count = self.shelves.values().map(|shelf| shelf.idle.len()).sum();
     }
 
     /// To be called every second: drops what has been idle for too long or has been closed by its origin, and now and then
     /// half of what nobody has needed.
     pub fn sweep(&mut self) {
-        let now = Instant::now();
         self.sweeps += 1;
-        let ends_period = self.sweeps.is_multiple_of(PERIOD);
-        self.shelves.retain(|_, shelf| {
-            let idle = &mut shelf.idle;
-            idle.retain(|idle| idle.until > now && idle.stream.is_quiet());
-            if ends_period {
-                let surplus = shelf.fewest.min(idle.len().saturating_sub(UNTOUCHED));
-                idle.drain(..surplus.div_ceil(2));
-                shelf.fewest = idle.len();
-            }
-            !idle.is_empty()
-        });
-        self.count = self.shelves.values().map(|shelf| shelf.idle.len()).sum();
+        if self.sweeps.is_multiple_of(PERIOD) {
+            self.shelves.values_mut().for_each(Shelf::end_period);
+        }
+        let now = Instant::now();
+        self.keep(|idle| idle.until > now && idle.stream.is_quiet());
     }
 
     pub fn clear(&mut self) {
         self.shelves.clear();
         self.count = 0;
+    }
+}
+
+impl Shelf {
+    fn ends(&self) -> impl Iterator<Item = Instant> {
+        self.idle.iter().map(|idle| idle.until)
+    }
+
+    /// So many have gone that had not been used for longest: they were not needed, and are here no more.
+    fn lost(&mut self, count: usize) {
+        self.fewest = self.fewest.saturating_sub(count);
+    }
+
+    fn end_period(&mut self) {
+        let surplus = self.fewest.min(self.idle.len().saturating_sub(UNTOUCHED));
+        self.idle.drain(..surplus.div_ceil(2));
+        self.fewest = self.idle.len();
     }
 }
 
@@ -205,16 +241,41 @@ mod tests {
     }
 
     #[test]
-    fn over_all_authorities_there_are_so_many() {
+    fn what_goes_by_itself_is_not_counted_as_unneeded_once_more() {
         let address = "127.0.0.1:80".parse().unwrap();
-        let mut pool = Pool::new(1000, 3, Duration::from_secs(600));
+        let mut pool = Pool::new(1000, 1000, Duration::from_secs(600));
         let mut peers = Vec::new();
-        for authority in [b"a:80", b"b:80", b"a:80", b"b:80", b"c:80"] {
+        for _ in 0..200 {
+            let (stream, peer) = pair();
+            peers.push(peer);
+            pool.give(b"a:80", stream, address, None);
+        }
+        (0..PERIOD).for_each(|_| pool.sweep());
+        // The last hundred are needed; the others, which are not, are closed by the origin server.
+        let needed: Vec<_> = (0..100).map(|_| pool.take(b"a:80").unwrap().0).collect();
+        for stream in needed {
+            pool.give(b"a:80", stream, address, None);
+        }
+        peers.drain(..100);
+        (0..PERIOD).for_each(|_| pool.sweep());
+        assert_eq!(pool.count, 100);
+    }
+
+    #[test]
+    fn who_comes_last_finds_room_and_who_has_been_there_for_longest_makes_it() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let mut pool = Pool::new(1000, 4, Duration::from_secs(600));
+        let mut peers = Vec::new();
+        for authority in [b"a:80", b"b:80", b"a:80", b"c:80", b"d:80"] {
             let (stream, peer) = pair();
             peers.push(peer);
             pool.give(authority, stream, address, None);
+            assert!(pool.count <= 4);
         }
-        assert_eq!(pool.count, 3);
-        assert!(pool.take(b"c:80").is_none());
+        assert!(pool.take(b"d:80").is_some());
+        assert!(pool.take(b"c:80").is_some());
+        assert!(pool.take(b"b:80").is_none());
+        assert!(pool.take(b"a:80").is_some() && pool.take(b"a:80").is_none());
+        assert_eq!(pool.count, 0);
     }
 }

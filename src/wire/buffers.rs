@@ -4,9 +4,9 @@
 
 use std::cell::RefCell;
 
-/// Octets read at once from a client, or of a head.
+/// Octets read at once from a client, or of what is known to be short.
 pub const ORDINARY: usize = 16 * 1024;
-/// Octets read at once of a large body.
+/// Octets read at once of a response, or of a large body.
 pub const LARGE: usize = 256 * 1024;
 /// Buffers of each size kept for the next user. Of a large one, only the part that was ever used takes memory.
 const KEPT_ORDINARY: usize = 64;

@@ -26,7 +26,8 @@ use crate::ipc::{Channel, Returned, SendError, ToMaster};
 use crate::log::AccessLog;
 use crate::routing::loops::Pseudonym;
 use crate::shared::{Counter, Region};
-use crate::sys::{clock, limits, memory};
+use crate::sys::limits::Shares;
+use crate::sys::{clock, memory};
 use crate::upstream::dns::Resolver;
 use crate::upstream::pool::Pool;
 use crate::wire::buffers;
@@ -103,7 +104,7 @@ impl Context {
             resolver: Resolver::system(),
             pool: RefCell::new(Pool::new(
                 config.origin.idle_per_host,
-                spare_descriptors(),
+                Shares::own().origins,
                 config.origin.idle_timeout,
             )),
             policies: config.policies(),
@@ -259,11 +260,6 @@ impl Drop for Active {
             .active
             .store(sessions.active.get(), Relaxed);
     }
-}
-
-/// How many of the descriptors idle connections may have.
-fn spare_descriptors() -> usize {
-    limits::descriptors().map_or(256, |all| (all / 4) as usize)
 }
 
 /// This host's own addresses, for the default of `access.clients`.

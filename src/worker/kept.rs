@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::cache::{Key, Part, Stored};
+use crate::cache::{Key, Stored};
 use crate::config::{Config, StoreKind};
 use crate::http::Headers;
 use crate::shared::{Region, Version};
 use crate::store::{
-    Body, Coherence, Find, Hot, InFile, Known, NotKept, Object, Postgres, Purge, SoFar, Store,
-    Tiered, Writer, hot, postgres, tiered,
+    Body, Coherence, Find, Hot, InFile, Known, NotKept, Object, Postgres, Promise, Purge, SoFar,
+    Store, Tiered, Writer, hot, postgres, tiered,
 };
-use crate::sys::limits;
+use crate::sys::limits::Shares;
 
 /// A store of the kind that the configuration names.
 pub enum Kept {
@@ -70,8 +70,7 @@ impl Kept {
             }
             (StoreKind::Directory, Some(path)) => {
                 // Connections need descriptors more.
-                let descriptors = limits::descriptors().unwrap_or(256) as usize;
-                let files = config.open_files.min(descriptors / 4);
+                let files = config.open_files.min(Shares::own().files);
                 let (tiers, max) = ((memory, files), config.max_object);
                 let region = region.clone();
                 let store = Tiered::new(path, region, worker, tiers, max, coherence);
@@ -251,11 +250,19 @@ impl Writer for Filling {
         }
     }
 
-    fn stored(&self) -> Option<&Stored> {
+    fn promise(&self) -> &Promise {
         match self {
-            Filling::Disk(filling) => filling.stored(),
-            Filling::Memory(filling) => filling.stored(),
-            Filling::Postgres(filling) => filling.stored(),
+            Filling::Disk(filling) => filling.promise(),
+            Filling::Memory(filling) => filling.promise(),
+            Filling::Postgres(filling) => filling.promise(),
+        }
+    }
+
+    fn promise_mut(&mut self) -> &mut Promise {
+        match self {
+            Filling::Disk(filling) => filling.promise_mut(),
+            Filling::Memory(filling) => filling.promise_mut(),
+            Filling::Postgres(filling) => filling.promise_mut(),
         }
     }
 
@@ -272,22 +279,6 @@ impl Writer for Filling {
             Filling::Disk(filling) => filling.in_file(),
             Filling::Memory(filling) => filling.in_file(),
             Filling::Postgres(filling) => filling.in_file(),
-        }
-    }
-
-    fn replace(&mut self) {
-        match self {
-            Filling::Disk(filling) => filling.replace(),
-            Filling::Memory(filling) => filling.replace(),
-            Filling::Postgres(filling) => filling.replace(),
-        }
-    }
-
-    fn keep_as(&mut self, part: Part) {
-        match self {
-            Filling::Disk(filling) => filling.keep_as(part),
-            Filling::Memory(filling) => filling.keep_as(part),
-            Filling::Postgres(filling) => filling.keep_as(part),
         }
     }
 

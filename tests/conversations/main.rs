@@ -25,6 +25,7 @@ mod herd;
 mod herd_over_workers;
 mod in_memory;
 mod janitor;
+mod large_in_memory;
 mod limits;
 mod logs;
 mod moving;

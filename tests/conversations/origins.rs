@@ -451,3 +451,27 @@ fn a_client_that_shuts_one_direction_still_gets_a_late_answer() {
     gate.open();
     assert_eq!(client.response().text(), "late");
 }
+
+#[test]
+fn a_head_that_comes_in_pieces_is_one_head() {
+    let address = Origin::raw(|mut stream, _| {
+        let mut request = [0; 1000];
+        while matches!(stream.read(&mut request), Ok(1..)) {
+            for piece in [
+                "HTTP/1.1 200 O",
+                "K\r\nCache-Control: no-store\r\nContent-Le",
+                "ngth: 5\r\n\r",
+                "\nhe",
+                "llo",
+            ] {
+                stream.write_all(piece.as_bytes()).unwrap();
+            }
+        }
+    });
+    let baton = Baton::reverse(address, &[]);
+    let mut client = baton.client();
+    // They are packets of their own; how many of them come together is chance.
+    for _ in 0..200 {
+        assert_eq!(client.get("/").text(), "hello");
+    }
+}

@@ -10,8 +10,8 @@ use super::link::What;
 use super::rows::{self, InRow, Rows, Sums};
 use super::session::{New, PIECE_SIZE, Session};
 use super::{Inner, MAX_ARRIVING};
-use crate::cache::{Key, Part, Stored, key};
-use crate::store::{Body, Coherence, InFile, Object, Octets, SoFar, Version, Writer};
+use crate::cache::{Key, Stored, key};
+use crate::store::{Body, Coherence, InFile, Object, Octets, Promise, SoFar, Version, Writer};
 
 /// Octets that have gone to the database and are held for those who join while more comes.
 const EARLY: usize = 4 << 20;
@@ -19,9 +19,7 @@ const EARLY: usize = 4 << 20;
 pub struct Filling<C: Coherence + 'static> {
     inner: Rc<Inner<C>>,
     key: Key,
-    /// Taken when it finishes.
-    stored: Option<Stored>,
-    expected: Option<u64>,
+    promise: Promise,
     seen: Version,
     id: i64,
     /// Octets that have arrived.
@@ -36,7 +34,6 @@ pub struct Filling<C: Coherence + 'static> {
     /// What those were, as long as that is not much.
     early: Option<Vec<Bytes>>,
     putting: Putting,
-    replaces: bool,
 }
 
 /// Whether the last piece is there.
@@ -58,8 +55,7 @@ impl<C: Coherence + 'static> Filling<C> {
         Filling {
             inner,
             key,
-            stored: Some(stored),
-            expected,
+            promise: Promise::new(stored, expected),
             seen,
             // So many that none is chosen twice; who finds one in the place of another sees that by its head.
             id: (fastrand::u64(..) >> 1).cast_signed(),
@@ -70,7 +66,6 @@ impl<C: Coherence + 'static> Filling<C> {
             pieces: 0,
             early: Some(Vec::new()),
             putting: Putting::Idle,
-            replaces: false,
         }
     }
 
@@ -135,7 +130,11 @@ impl<C: Coherence + 'static> Filling<C> {
 impl<C: Coherence + 'static> Writer for Filling<C> {
     fn write(&mut self, data: &[u8]) -> bool {
         let length = self.length + data.len() as u64;
-        let most = self.expected.unwrap_or(u64::MAX).min(self.inner.max_object);
+        let most = self
+            .promise
+            .expected()
+            .unwrap_or(u64::MAX)
+            .min(self.inner.max_object);
         let arriving = self.inner.arriving.get() + data.len() as u64;
         if length > most || arriving > MAX_ARRIVING {
             return false;
@@ -155,8 +154,12 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         }
     }
 
-    fn stored(&self) -> Option<&Stored> {
-        self.stored.as_ref()
+    fn promise(&self) -> &Promise {
+        &self.promise
+    }
+
+    fn promise_mut(&mut self) -> &mut Promise {
+        &mut self.promise
     }
 
     async fn so_far(&mut self) -> Option<SoFar> {
@@ -169,19 +172,8 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         None
     }
 
-    fn replace(&mut self) {
-        self.replaces = true;
-    }
-
-    fn keep_as(&mut self, part: Part) {
-        self.expected = None;
-        if let Some(stored) = &mut self.stored {
-            stored.keep_as(part);
-        }
-    }
-
     async fn finish(mut self) -> Option<Rc<Object>> {
-        if self.expected.is_some_and(|length| length != self.length) || !self.is_current() {
+        if !self.promise.is_kept_by(self.length) || !self.is_current() {
             return None;
         }
         let mut body = None;
@@ -199,7 +191,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         } else {
             body = Some(Bytes::from(std::mem::take(&mut self.buffer)));
         }
-        let mut stored = self.stored.take()?;
+        let mut stored = self.promise.take_stored()?;
         stored.body_len = self.length;
         let (checksums, checksum) = std::mem::take(&mut self.sums).finish();
         let publish = Publish {
@@ -211,7 +203,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             checksum,
             pieces: self.pieces,
             body,
-            replaces: self.replaces,
+            replaces: self.promise.replaces(),
             seen: self.seen,
         };
         // What takes longer than the deadline ends by itself, and what it comes to is heeded.
@@ -292,12 +284,12 @@ impl<C: Coherence + 'static> Publish<C> {
         if !outcome.kept {
             return None;
         }
+        // First of all, since others serve what it has taken the place of until they hear of it.
+        let now = inner.changed(&self.key, outcome.change, self.seen);
         let length = self.stored.body_len;
         let body = match self.body {
-            Some(body) => match inner.hot.is_some() {
-                true => Body::Memory(Octets::kept(body).await),
-                false => Body::Memory(body.into()),
-            },
+            Some(body) if inner.hot.is_some() => Body::Memory(Octets::kept_now(body)),
+            Some(body) => Body::Memory(body.into()),
             None => {
                 let rows = Rows::new(inner.link.clone(), id, self.pieces, length, self.checksums);
                 Body::Rows(Rc::new(rows))
@@ -310,7 +302,6 @@ impl<C: Coherence + 'static> Publish<C> {
             on_disk: None,
             in_row: Some(InRow { id, edition: 0 }),
         });
-        let now = inner.changed(&self.key, outcome.change, self.seen);
         // Ours is the only change since, or else the database knows better.
         if inner.coherence.read(hash) == now {
             inner.keep_copy(self.key.as_bytes(), &object, now);

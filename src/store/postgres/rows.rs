@@ -121,13 +121,9 @@ pub fn object(link: &Link, found: &mut Found, kept: Kept, for_long: bool) -> Opt
 
 /// What has been read of the database is kept with its surroundings, unless that is to be `for_long`.
 pub fn in_memory(body: Bytes, for_long: bool) -> Body {
-    if !for_long {
-        return Body::Memory(body.into());
-    }
-    let kept = Octets::kept_now(body);
-    Body::Memory(match kept.file() {
-        Some(_) => kept,
-        None => Bytes::copy_from_slice(&kept).into(),
+    Body::Memory(match for_long {
+        true => Octets::copy_of(&body),
+        false => body.into(),
     })
 }
 

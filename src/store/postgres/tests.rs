@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Secret, Tls};
+use crate::store::Promise;
 use crate::store::contract::{
     self, Slots, World, body, content, find, object, put, put_variant, run, stored,
 };
@@ -165,20 +166,17 @@ impl Writer for Late {
         self.1.ready().await;
         self.0.room().await
     }
-    fn stored(&self) -> Option<&Stored> {
-        self.0.stored()
+    fn promise(&self) -> &Promise {
+        self.0.promise()
+    }
+    fn promise_mut(&mut self) -> &mut Promise {
+        self.0.promise_mut()
     }
     async fn so_far(&mut self) -> Option<crate::store::SoFar> {
         self.0.so_far().await
     }
     fn in_file(&self) -> Option<crate::store::InFile> {
         None
-    }
-    fn replace(&mut self) {
-        self.0.replace();
-    }
-    fn keep_as(&mut self, part: crate::cache::Part) {
-        self.0.keep_as(part);
     }
     async fn finish(self) -> Option<Rc<Object>> {
         self.1.ready().await;

@@ -11,11 +11,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Inner, MAX_ARRIVING, PATIENCE, STEP, space};
-use crate::cache::{Key, Name, Part, Stored, key};
+use crate::cache::{Key, Name, Stored, key};
 use crate::store::disk::Reservation;
 use crate::store::disk::format::{BLOCK, INLINE};
 use crate::store::disk::write::{New, NewBody, Spill};
-use crate::store::{Coherence, InFile, NotKept, Object, SoFar, Version, Writer};
+use crate::store::{Coherence, InFile, NotKept, Object, Promise, SoFar, Version, Writer};
 use crate::wire::buffers;
 
 /// How long the octets of a body wait for a disk that is slower than the network, before it is not kept.
@@ -28,9 +28,7 @@ pub struct Filling<C: Coherence + 'static> {
     name: Name,
     /// Octets of the head file without a body, about.
     head: u64,
-    /// Taken when it finishes.
-    stored: Option<Stored>,
-    expected: Option<u64>,
+    promise: Promise,
     seen: Version,
     generation: u64,
     /// Octets that have arrived.
@@ -42,7 +40,6 @@ pub struct Filling<C: Coherence + 'static> {
     spilling: Spilling,
     /// What the disk has of it.
     in_file: Option<InFile>,
-    replaces: bool,
 }
 
 /// Octets that are in `Inner::arriving`, as long as they are in memory: also while the disk has them and nobody waits for it.
@@ -86,7 +83,11 @@ enum Spilling {
 impl<C: Coherence + 'static> Writer for Filling<C> {
     fn write(&mut self, data: &[u8]) -> bool {
         let length = self.length + data.len() as u64;
-        let most = self.expected.unwrap_or(u64::MAX).min(self.inner.max_object);
+        let most = self
+            .promise
+            .expected()
+            .unwrap_or(u64::MAX)
+            .min(self.inner.max_object);
         let arriving = self.inner.arriving.get() + data.len() as u64;
         if length > most || arriving > MAX_ARRIVING || !self.has_space(length) {
             return false;
@@ -110,8 +111,12 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         true
     }
 
-    fn stored(&self) -> Option<&Stored> {
-        self.stored.as_ref()
+    fn promise(&self) -> &Promise {
+        &self.promise
+    }
+
+    fn promise_mut(&mut self) -> &mut Promise {
+        &mut self.promise
     }
 
     async fn so_far(&mut self) -> Option<SoFar> {
@@ -123,19 +128,8 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         self.in_file.clone()
     }
 
-    fn replace(&mut self) {
-        self.replaces = true;
-    }
-
-    fn keep_as(&mut self, part: Part) {
-        self.expected = None;
-        if let Some(stored) = &mut self.stored {
-            stored.keep_as(part);
-        }
-    }
-
     async fn finish(mut self) -> Option<Rc<Object>> {
-        if self.expected.is_some_and(|length| length != self.length) || !self.is_current() {
+        if !self.promise.is_kept_by(self.length) || !self.is_current() {
             return None;
         }
         let body = if self.length <= INLINE as u64 {
@@ -146,7 +140,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
         let new = New {
             key: self.key.as_bytes().to_vec(),
             generation: self.generation,
-            stored: self.stored.take()?,
+            stored: self.promise.take_stored()?,
             body,
             aside: self.inner.disk.aside(),
             replaces: self.inner.disk.may_hold(&self.name),
@@ -159,7 +153,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             self.seen,
             new,
             reserved,
-            self.replaces,
+            self.promise.replaces(),
         );
         let counted = self.counted.take();
         let publish = async move {
@@ -201,8 +195,7 @@ impl<C: Coherence + 'static> Filling<C> {
             key,
             name,
             head,
-            stored: Some(stored),
-            expected,
+            promise: Promise::new(stored, expected),
             seen,
             length: 0,
             buffer: match expected {
@@ -215,7 +208,6 @@ impl<C: Coherence + 'static> Filling<C> {
             reservation: Some(reservation),
             spilling: Spilling::No,
             in_file: None,
-            replaces: false,
         })
     }
 
@@ -235,7 +227,7 @@ impl<C: Coherence + 'static> Filling<C> {
         if missing == 0 {
             return true;
         }
-        let most = self.expected.map_or(u64::MAX, |whole| {
+        let most = self.promise.expected().map_or(u64::MAX, |whole| {
             space(self.head, whole).saturating_sub(reservation.octets())
         });
         let step = if length > INLINE as u64 { STEP } else { 0 };

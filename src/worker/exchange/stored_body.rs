@@ -1,5 +1,6 @@
-//! Octets of a stored body on their way to a client: copied from memory, sent by the kernel from a file, or read and
-//! checked block by block where a file is not trusted, or piece by piece from a database.
+//! Octets of a stored body on their way to a client: copied from memory where they are few, sent by the kernel from a file
+//! on the disk or in memory, or read and checked block by block where a file is not trusted, or piece by piece from a
+//! database.
 //!
 //! A disk that is slow holds up this client alone. It writes the head that goes before the octets only when it is
 //! certain that there are any.
@@ -48,7 +49,7 @@ pub fn leaves_now(body: &Body) -> bool {
 /// what is returned is the rest of the octets. What goes wrong shows when that is sent.
 pub fn send_now(stream: &Stream, head: &mut Vec<u8>, body: &Body, slice: Slice) -> Slice {
     let of_body = match body {
-        Body::Memory(octets) => match octets.file() {
+        Body::Memory(octets) => match octets.file_for(slice.length) {
             Some(file) => send_from_file_now(stream, head, file, slice),
             None => {
                 let octets = octets.get(slice.at as usize..).unwrap_or_default();
@@ -81,7 +82,8 @@ fn send_from_file_now(
 ) -> u64 {
     let of_head = stream.try_write_before_file(head).unwrap_or(0);
     head.drain(..of_head);
-    let sent = || stream.try_send_file(file, slice.at, slice.length as usize);
+    let count = slice.length.min(GIVEN) as usize;
+    let sent = || stream.try_send_file(file, slice.at, count);
     match head.is_empty() {
         true => sent().unwrap_or(0) as u64,
         false => 0,
@@ -109,7 +111,7 @@ impl Sender<'_> {
     /// Sends a head and octets of the body behind it.
     pub async fn send(&mut self, head: &[u8], body: &Body, slice: Slice) -> Result<(), End> {
         match body {
-            Body::Memory(body) if let Some(file) = body.file() => {
+            Body::Memory(body) if let Some(file) = body.file_for(slice.length) => {
                 self.before_file(head).await?;
                 self.send_of(file, slice).await
             }
