@@ -1,16 +1,19 @@
-//! What the pure parts cost that every request passes: its head, its framing, its key, a chunked body, and the master's
-//! decision about its connection.
+//! What the parts cost that every request passes: its head, its framing, its key, a chunked body, its line in the log,
+//! and the master's decision about its connection.
 //!
 //! `cargo bench --bench parse`; `policy` is about the rules of caching. `docs/performance.md` has the figures.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use baton::cache::{Side, key};
+use baton::config;
 use baton::dispatch::{Action, Conn, Dispatch, Event, Load, Settings};
 use baton::http::body::Decoder;
 use baton::http::framing::{self, Framing};
 use baton::http::head::{Limits, RequestHead, ResponseHead};
 use baton::http::target::{Memory, Parts, TargetUri};
+use baton::log::{AccessLog, OriginUse, Record};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// What a browser sends to a proxy.
@@ -132,5 +135,42 @@ fn dispatching(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, heads, bodies, dispatching);
+/// The line of a hit, and a share of writing it to its file.
+fn lines(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("there is room for a log");
+    let config = config::Log {
+        directory: Some(directory.path().to_owned()),
+        level: "info".to_owned(),
+        access: config::AccessFormat::Combined,
+    };
+    let mut log = AccessLog::open(0, &config).expect("the directory is there");
+    let record = Record {
+        unix_ms: 1_700_000_000_123,
+        client: std::net::SocketAddr::from(([192, 0, 2, 1], 40_000)),
+        method: "GET",
+        target: b"/1k",
+        version: "HTTP/1.1",
+        status: 200,
+        octets: 1024,
+        referer: None,
+        user_agent: None,
+        content_type: None,
+        worker: 0,
+        connection: 12_345,
+        request: 678,
+        queued: Duration::ZERO,
+        took: Duration::from_micros(12),
+        cache: "hit",
+        reason: "fresh",
+        origin: None,
+        origin_use: OriginUse::None,
+        end: "",
+        herd: "",
+    };
+    criterion.bench_function("access log line", |bencher| {
+        bencher.iter(|| log.add(black_box(&record)))
+    });
+}
+
+criterion_group!(benches, heads, bodies, lines, dispatching);
 criterion_main!(benches);

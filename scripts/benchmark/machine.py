@@ -101,6 +101,8 @@ def versions(arguments, programs):
         "wrk": re.sub(r"wrk (\S+).*", r"wrk \1", output_of(["wrk", "-v"])),
     }
     file_system = output_of(["findmnt", "-n", "-o", "FSTYPE", "--target", tempfile.gettempdir()])
+    if arguments.own_disks:
+        file_system += " (for what is stored one that is new each time)"
     return (
         f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, {file_system}, {arguments.congestion_control}; {ours}; "
         + "; ".join(told[program] for program in programs)

@@ -1,11 +1,11 @@
 """One run of scripts/bench: how long each measurement takes, who takes part, and where everything is."""
 
-import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.disk import Disks
 from benchmark.processes import SERVER_CORE, Server
 from benchmark.servers import start, start_origin
 
@@ -23,6 +23,10 @@ class Run:
     is_full: bool = False
     is_quick: bool = False
     origin: Server = None
+    disks: Disks = None
+
+    def __post_init__(self):
+        self.disks = Disks(self.directory)
 
     def start_origin(self):
         self.origin = start_origin(self.binaries, self.directory)
@@ -44,14 +48,13 @@ class Run:
 
     @contextmanager
     def fresh(self, name, **more):
-        """A server in a directory of its own, which is emptied."""
-        place = self.new_directory()
-        server = self.start(name, place, **more)
-        try:
-            yield server
-        finally:
-            server.stop()
-            empty_files(place)
+        """A server on a disk of its own."""
+        with self.disks.fresh() as place:
+            server = self.start(name, place, **more)
+            try:
+                yield server
+            finally:
+                server.stop()
 
     def start(self, name, place, **more):
         return start(name, self.binaries, place, self.origin.port, **more)
@@ -59,10 +62,3 @@ class Run:
     def new_directory(self):
         return Path(tempfile.mkdtemp(dir=self.directory))
 
-
-def empty_files(place):
-    """Gives their space back. They are not removed before all is measured: for minutes, ext4 steps over each inode that
-    has been freed lately whenever it looks for one, which whoever makes files next would pay for."""
-    for path in place.rglob("*"):
-        if path.is_file() and path.stat().st_size > 4096:
-            os.truncate(path, 0)

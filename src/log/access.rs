@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::format::{Clock, Record};
+use super::format::{Record, Recurring};
 use crate::config::{self, AccessFormat};
 
 /// Octets after which a line goes out without waiting for the tick.
@@ -18,7 +18,7 @@ pub struct AccessLog {
     path: Option<PathBuf>,
     file: Option<File>,
     lines: Vec<u8>,
-    clock: Clock,
+    recurring: Recurring,
     /// Whether the last write failed: said once, not a line each time.
     failing: bool,
 }
@@ -38,7 +38,7 @@ impl AccessLog {
             path,
             file,
             lines: Vec::new(),
-            clock: Clock::default(),
+            recurring: Recurring::default(),
             failing: false,
         })
     }
@@ -49,8 +49,8 @@ impl AccessLog {
             return false;
         }
         match self.format {
-            AccessFormat::Combined => record.combined(&mut self.clock, &mut self.lines),
-            AccessFormat::Squid => record.squid(&mut self.lines),
+            AccessFormat::Combined => record.combined(&mut self.recurring, &mut self.lines),
+            AccessFormat::Squid => record.squid(&mut self.recurring, &mut self.lines),
             AccessFormat::Json => record.json(&mut self.lines),
             AccessFormat::Off => {}
         }

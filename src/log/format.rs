@@ -3,7 +3,7 @@
 //! Octets from the network are escaped, so a request can write neither a second line nor a second field.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -64,34 +64,60 @@ pub struct Record<'a> {
     pub herd: &'a str,
 }
 
-/// The date of the combined format and what is around it, formatted once a second.
+/// Parts of a line that the next one most likely has as well, as pipelined requests do: formatted once.
 #[derive(Default)]
-pub struct Clock {
+pub struct Recurring {
     second: i64,
-    text: String,
+    date: String,
+    client: Option<IpAddr>,
+    beginning: Vec<u8>,
+    connection: Option<(usize, u64)>,
+    place: Vec<u8>,
 }
 
-impl Clock {
-    fn local(&mut self, unix_ms: i64) -> &str {
+impl Recurring {
+    /// What the combined format begins with, up to the method.
+    fn beginning(&mut self, client: IpAddr, unix_ms: i64) -> &[u8] {
         let second = unix_ms.div_euclid(1000);
-        if second != self.second || self.text.is_empty() {
+        let is_same_second = second == self.second && !self.date.is_empty();
+        if is_same_second && self.client == Some(client) {
+            return &self.beginning;
+        }
+        if !is_same_second {
             let time = Timestamp::from_second(second)
                 .unwrap_or(Timestamp::UNIX_EPOCH)
                 .to_zoned(TimeZone::system());
-            self.text = time.strftime(" - - [%d/%b/%Y:%H:%M:%S %z] \"").to_string();
+            self.date = time.strftime(" - - [%d/%b/%Y:%H:%M:%S %z] \"").to_string();
             self.second = second;
         }
-        &self.text
+        self.beginning.clear();
+        Line(&mut self.beginning).address(client).text(&self.date);
+        self.client = Some(client);
+        &self.beginning
+    }
+
+    /// Where it was: the worker and the connection, up to the number of the request.
+    fn place(&mut self, worker: usize, connection: u64) -> &[u8] {
+        if self.connection != Some((worker, connection)) {
+            self.place.clear();
+            Line(&mut self.place)
+                .text("worker=")
+                .number(worker as u64)
+                .text(" connection=")
+                .number(connection)
+                .text(" request=");
+            self.connection = Some((worker, connection));
+        }
+        &self.place
     }
 }
 
 impl Record<'_> {
     /// Apache's combined format, then `key=value` fields.
-    pub fn combined(&self, clock: &mut Clock, out: &mut Vec<u8>) {
+    pub fn combined(&self, recurring: &mut Recurring, out: &mut Vec<u8>) {
         let mut line = Line(out);
-        line.address(self.client.ip())
-            .text(clock.local(self.unix_ms));
-        line.text(self.method)
+        line.octets(recurring.beginning(self.client.ip(), self.unix_ms))
+            .text(self.method)
             .text(" ")
             .escaped(self.target)
             .text(" ")
@@ -109,11 +135,11 @@ impl Record<'_> {
                 .escaped(user_agent.unwrap_or(b"-"))
                 .text("\" "),
         };
-        self.extension(&mut line);
+        self.extension(recurring, &mut line);
     }
 
     /// Squid's native format, then `key=value` fields.
-    pub fn squid(&self, out: &mut Vec<u8>) {
+    pub fn squid(&self, recurring: &mut Recurring, out: &mut Vec<u8>) {
         let verdict = match (self.cache, self.status) {
             ("hit", _) => "TCP_HIT",
             ("joined", _) => "TCP_CF_HIT",
@@ -149,7 +175,7 @@ impl Record<'_> {
         line.text(" ")
             .escaped(self.content_type.map_or(b"-", essence))
             .text(" ");
-        self.extension(&mut line);
+        self.extension(recurring, &mut line);
     }
 
     /// One JSON object a line.
@@ -181,11 +207,8 @@ impl Record<'_> {
         let _ = writeln!(out, "{line}");
     }
 
-    fn extension(&self, line: &mut Line<'_>) {
-        line.text("worker=").number(self.worker as u64);
-        line.text(" connection=")
-            .number(self.connection)
-            .text(" request=")
+    fn extension(&self, recurring: &mut Recurring, line: &mut Line<'_>) {
+        line.octets(recurring.place(self.worker, self.connection))
             .number(self.request.into());
         // Nearly all requests.
         match self.queued.is_zero() {
@@ -272,7 +295,7 @@ mod tests {
     #[test]
     fn nothing_from_the_network_ends_a_field_or_a_line() {
         let mut out = Vec::new();
-        record().combined(&mut Clock::default(), &mut out);
+        record().combined(&mut Recurring::default(), &mut out);
         let line = String::from_utf8(out).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
@@ -284,7 +307,7 @@ mod tests {
     fn what_is_not_there_is_a_dash_or_naught() {
         let line = |record: Record<'_>| {
             let mut out = Vec::new();
-            record.combined(&mut Clock::default(), &mut out);
+            record.combined(&mut Recurring::default(), &mut out);
             String::from_utf8(out).unwrap()
         };
         let hit = Record {
@@ -314,20 +337,57 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_the_same_whatever_was_written_before_it() {
+        let records = [
+            record(),
+            Record {
+                client: "192.0.2.7:1".parse().unwrap(),
+                ..record()
+            },
+            Record {
+                unix_ms: 1_700_000_001_123,
+                ..record()
+            },
+            Record {
+                connection: 8,
+                ..record()
+            },
+            Record {
+                worker: 2,
+                ..record()
+            },
+        ];
+        let write = |record: &Record<'_>, recurring: &mut Recurring| {
+            let (mut combined, mut squid) = (Vec::new(), Vec::new());
+            record.combined(recurring, &mut combined);
+            record.squid(recurring, &mut squid);
+            String::from_utf8([combined, squid].concat()).unwrap()
+        };
+        let mut recurring = Recurring::default();
+        for before in &records {
+            for after in &records {
+                write(before, &mut recurring);
+                let alone = write(after, &mut Recurring::default());
+                assert_eq!(write(after, &mut recurring), alone);
+            }
+        }
+    }
+
+    #[test]
     fn what_it_was_to_others_comes_last() {
         let mut out = Vec::new();
         let record = Record {
             herd: "led",
             ..record()
         };
-        record.combined(&mut Clock::default(), &mut out);
+        record.combined(&mut Recurring::default(), &mut out);
         assert!(out.ends_with(b" end=- herd=led\n"));
     }
 
     #[test]
     fn squid_and_json_say_the_same() {
         let (mut squid, mut json) = (Vec::new(), Vec::new());
-        record().squid(&mut squid);
+        record().squid(&mut Recurring::default(), &mut squid);
         record().json(&mut json);
         let squid = String::from_utf8(squid).unwrap();
         assert!(

@@ -15,6 +15,12 @@ impl Line<'_> {
         self
     }
 
+    /// Text that was formatted before.
+    pub fn octets(&mut self, octets: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(octets);
+        self
+    }
+
     /// Text of our own, or a dash where there is none.
     pub fn or_dash(&mut self, text: &str) -> &mut Self {
         self.text(if text.is_empty() { "-" } else { text })

@@ -1,9 +1,12 @@
 //! Purges of many responses at once, and soft ones, in a directory and in memory: what is meant goes at one moment for all workers,
 //! what is not meant stays, and what was asked for before does not come back.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
+use std::thread;
 
 use serde_json::Value;
 
@@ -272,6 +275,30 @@ fn a_directory_at_rest_is_purged_as_well() {
         response.head
     );
     assert_eq!(instance.hits(&["/shop/1", "/shop/2.css"]), [false, false]);
+}
+
+#[test]
+fn a_purge_whose_instance_ends_meanwhile_begins_anew() {
+    let origin = Origin::start(answer);
+    let mut instance = Instance::start(&origin, "dir");
+    instance.fill(&TARGETS);
+    drop(instance.baton.take());
+    let socket = instance.temporary.path().join("cache/control");
+    std::fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    let janitor = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        drop(listener);
+        BufReader::new(&stream)
+            .read_line(&mut String::new())
+            .unwrap();
+        (&stream)
+            .write_all(b"{\"progress\":{\"done\":1,\"total\":3}}\n")
+            .unwrap();
+    });
+    let (_, purged) = instance.cache(&["purge", "--tag", "shop"]);
+    assert_eq!(purged["objects"], 2, "{purged}");
+    janitor.join().unwrap();
 }
 
 #[test]
