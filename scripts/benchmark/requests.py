@@ -1,5 +1,6 @@
 """The rows in which wrk asks and processor time a request counts: hits, what is fetched, what is stored."""
 
+from benchmark.disk import claim_memory
 from benchmark.load import OCTETS, Row, load, median, tell
 from benchmark.processes import BOTH_CORES, LOAD_CORE, SERVER_CORE
 from benchmark.results import Figure, Line, column, rate
@@ -66,6 +67,7 @@ def measure_storing(run, name):
     for number in range(run.rounds):
         for server_name, values in samples.items():
             with run.fresh(server_name) as server:
+                claim_memory()
                 sample, _, trouble = load(server, row, run.seconds, run.directory, rest=True)
             tell(name, number, run.rounds, server_name, sample, trouble)
             if sample:

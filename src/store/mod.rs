@@ -13,6 +13,7 @@ pub(crate) mod contract;
 pub mod disk;
 mod growing;
 pub mod hot;
+mod lasting;
 mod octets;
 pub mod postgres;
 mod promise;

@@ -15,11 +15,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::disk::Disk;
 use super::disk::format::INLINE;
 use super::disk::place::cost;
+use super::lasting::within;
 use super::{Coherence, Find, Hot, NotKept, Object, Store, Version};
 use crate::cache::{Key, Stored, key};
 use crate::http::Headers;
@@ -142,20 +141,18 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
         let version = self.version(key);
         let (disk, own, request) = (self.inner.disk.clone(), key.to_vec(), request.clone());
         // What it finds out is heeded, also when nobody waits for the answer any more.
-        let asked = tokio::task::spawn_local(async move { disk.look(&own, &request).await });
-        match timeout(LOOK_PATIENCE, asked).await {
-            Ok(Ok(looked)) => self.inner.found(key, looked, version),
-            _ => Find::Absent,
+        let asked = async move { disk.look(&own, &request).await };
+        match within(LOOK_PATIENCE, asked).await {
+            Some(looked) => self.inner.found(key, looked, version),
+            None => Find::Absent,
         }
     }
 
     async fn variants(&self, key: &[u8]) -> Vec<Rc<Object>> {
         let (disk, own) = (self.inner.disk.clone(), key.to_vec());
-        let asked = tokio::task::spawn_local(async move { disk.variants(&own).await });
-        match timeout(LOOK_PATIENCE, asked).await {
-            Ok(Ok(found)) => found.into_iter().filter_map(object).map(Rc::new).collect(),
-            _ => Vec::new(),
-        }
+        let asked = async move { disk.variants(&own).await };
+        let found = within(LOOK_PATIENCE, asked).await.unwrap_or_default();
+        found.into_iter().filter_map(object).map(Rc::new).collect()
     }
 
     fn version(&self, key: &[u8]) -> Version {
@@ -187,14 +184,14 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
             object.clone(),
             seen,
         );
-        let _ = timeout(PATIENCE, tokio::task::spawn_local(work)).await;
+        within(PATIENCE, work).await;
         object
     }
 
     async fn invalidate(&self, key: &[u8]) -> bool {
         let work = Inner::invalidate(self.inner.clone(), Key::from(key));
-        match timeout(INVALIDATION_PATIENCE, tokio::task::spawn_local(work)).await {
-            Ok(Ok(Some(had))) => had,
+        match within(INVALIDATION_PATIENCE, work).await {
+            Some(Some(had)) => had,
             // What may not be served any more and cannot be removed takes everything with it.
             _ => {
                 self.inner.disk.give_up();

@@ -15,6 +15,7 @@ use crate::cache::{Key, Name, Stored, key};
 use crate::store::disk::Reservation;
 use crate::store::disk::format::{BLOCK, INLINE};
 use crate::store::disk::write::{New, NewBody, Spill};
+use crate::store::lasting::within;
 use crate::store::{Coherence, InFile, NotKept, Object, Promise, SoFar, Version, Writer};
 use crate::wire::buffers;
 
@@ -161,8 +162,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             drop(counted);
             published
         };
-        let done = timeout(PATIENCE, tokio::task::spawn_local(publish)).await;
-        done.ok()?.ok()?
+        within(PATIENCE, publish).await?
     }
 }
 
