@@ -6,6 +6,7 @@ server's files would lie behind those of the servers before it.
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import shutil
@@ -19,8 +20,8 @@ from benchmark.load import say
 SIZE = 32 << 30
 CLONE_NEWNS = 0x0002_0000
 MADV_POPULATE_WRITE = 23
-# More than a server stores in a measurement.
-CLAIMED = 2 << 30
+# More than a server stores in a second.
+CLAIMED = 1 << 30
 
 
 class Disks:
@@ -35,8 +36,8 @@ class Disks:
                 call("mount", "--make-rprivate", "/")
                 with self.fresh():
                     pass
-            except subprocess.CalledProcessError as error:
-                self.refused = f"{error.cmd[0]}: {error.stderr.strip()}"
+            except (OSError, subprocess.CalledProcessError) as error:
+                self.refused = getattr(error, "stderr", "") or str(error)
         self.is_own = not self.refused
         if self.refused:
             say(f"no file system for each server: {self.refused}")
@@ -72,7 +73,8 @@ class Disks:
             try:
                 yield place
             finally:
-                call("umount", place)
+                # Who has not ended yet keeps it as long as that takes.
+                call("umount", "--lazy", place)
         finally:
             image.unlink()
 
@@ -84,17 +86,26 @@ def empty_files(place):
             os.truncate(path, 0)
 
 
-def claim_memory():
-    """What the page cache will take is used once and freed. A virtual machine may have given to its host what has been free for a
-    while; getting it back costs some 10 µs a page, more than storing what goes onto it."""
-    room = mmap.mmap(-1, CLAIMED)
-    try:
-        room.madvise(MADV_POPULATE_WRITE)
-    except OSError:
-        # Linux before 5.14.
-        for page in range(0, CLAIMED, mmap.PAGESIZE):
-            room[page] = 1
-    room.close()
+def claim_memory(seconds):
+    """What the page cache will take in that time is used once and freed. A virtual machine may have given to its host what has been
+    free for a while; getting it back costs some 10 µs a page, more than storing what goes onto it."""
+    size = min(int(seconds * CLAIMED), available_memory() // 2)
+    with mmap.mmap(-1, size) as room:
+        try:
+            room.madvise(MADV_POPULATE_WRITE)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # Linux before 5.14.
+            for page in range(0, size, mmap.PAGESIZE):
+                room[page] = 1
+
+
+def available_memory():
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 1 << 30
 
 
 def call(*command):

@@ -102,7 +102,7 @@ def versions(arguments, programs):
     }
     file_system = output_of(["findmnt", "-n", "-o", "FSTYPE", "--target", tempfile.gettempdir()])
     if arguments.own_disks:
-        file_system += " (for what is stored one that is new each time)"
+        file_system += " (a new one for each measurement of storing)"
     return (
         f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, {file_system}, {arguments.congestion_control}; {ours}; "
         + "; ".join(told[program] for program in programs)

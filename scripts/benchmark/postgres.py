@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 
 from benchmark.database import Database
+from benchmark.disk import claim_memory
 from benchmark.load import OCTETS, Row, Sample, load, median, say, tell
 from benchmark.processes import LOAD_CORE, SERVER_CORE
 
@@ -130,6 +131,7 @@ def measure_storing(run, name, database):
                 sample, trouble = store_in(run, database, name, server, number)
             else:
                 with run.fresh(server) as running:
+                    claim_memory(run.seconds)
                     sample, _, trouble = load(running, row, run.seconds, run.directory, rest=True)
             tell(name, number, run.rounds, server, sample, trouble)
             if sample:
@@ -143,6 +145,7 @@ def store_in(run, database, name, ours, number):
     row, schema = STORES[name], f"{name.removeprefix('pg-').replace('-', '_')}_{binary}_{number}"
     server = database.start_baton(ours, run, schema, binary=binary)
     get_until_stored(database, server, "/1k", schema)
+    claim_memory(run.seconds)
     sample, requests, trouble = load(server, row, run.seconds, run.directory, rest=True, beside=database)
     before = database.processor_time()
     database.sql("VACUUM (ANALYZE) baton_objects, baton_pieces", schema)

@@ -67,7 +67,7 @@ def measure_storing(run, name):
     for number in range(run.rounds):
         for server_name, values in samples.items():
             with run.fresh(server_name) as server:
-                claim_memory()
+                claim_memory(run.seconds)
                 sample, _, trouble = load(server, row, run.seconds, run.directory, rest=True)
             tell(name, number, run.rounds, server_name, sample, trouble)
             if sample:

@@ -135,7 +135,7 @@ fn answer(
         if let Some(stream) = instance {
             let mut said = false;
             let done = control::ask(&stream, request, archive.map(|it| &it.file), &mut |reply| {
-                said |= is_final(reply);
+                said = true;
                 say(reply)
             });
             match done {
@@ -203,7 +203,7 @@ fn ask(
         };
         let mut said = false;
         let done = control::ask(&stream, request, archive.map(|it| &it.file), &mut |reply| {
-            said |= is_final(reply);
+            said = true;
             say(reply)
         });
         match done {
@@ -215,11 +215,6 @@ fn ask(
             done => return done,
         }
     }
-}
-
-/// Whether it is a part of the answer. How far a purge has come is none: it may start anew.
-fn is_final(reply: &Reply) -> bool {
-    !matches!(reply, Reply::Progress { .. })
 }
 
 /// Half an archive cannot be sent, or read, once more.

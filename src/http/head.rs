@@ -409,7 +409,7 @@ pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
 /// `section` is the field lines with the blank line.
 fn parse_fields(section: &[u8], limits: &Limits, headers: &mut Headers) -> Result<(), HeadError> {
     headers.clear();
-    // One of the lines is the blank one.
+    // One of the lines is the blank one. Too many of them are refused before any is looked at.
     let fields = memchr::memchr_iter(b'\n', section)
         .count()
         .saturating_sub(1);

@@ -24,12 +24,13 @@ impl<F: Future + 'static> Future for Lasting<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(work) = &mut self.0 else {
+        // What panics does not go on.
+        let Some(mut work) = self.0.take() else {
             return Poll::Pending;
         };
         let polled = work.as_mut().poll(context);
-        if polled.is_ready() {
-            self.0 = None;
+        if polled.is_pending() {
+            self.0 = Some(work);
         }
         polled
     }
@@ -38,8 +39,8 @@ impl<F: Future + 'static> Future for Lasting<F> {
 impl<F: Future + 'static> Drop for Lasting<F> {
     fn drop(&mut self) {
         // Where the runtime has ended, nothing goes on.
-        let goes_on = tokio::runtime::Handle::try_current().is_ok() && !std::thread::panicking();
-        if let Some(work) = self.0.take().filter(|_| goes_on) {
+        let has_runtime = tokio::runtime::Handle::try_current().is_ok();
+        if let Some(work) = self.0.take().filter(|_| has_runtime) {
             tokio::task::spawn_local(async move { drop(work.await) });
         }
     }

@@ -191,14 +191,8 @@ impl<C: Coherence + 'static> Store for Tiered<C> {
     async fn invalidate(&self, key: &[u8]) -> bool {
         let work = Inner::invalidate(self.inner.clone(), Key::from(key));
         match within(INVALIDATION_PATIENCE, work).await {
-            Some(Some(had)) => had,
-            // What may not be served any more and cannot be removed takes everything with it.
-            _ => {
-                self.inner.disk.give_up();
-                // Who read it meanwhile has a copy of what was current after the first word.
-                self.inner.coherence.bump(key::hash(key));
-                true
-            }
+            Some(had) => had,
+            None => self.inner.lose(key::hash(key)),
         }
     }
 }

@@ -1,12 +1,10 @@
 //! Purges of many responses at once, and soft ones, in a directory and in memory: what is meant goes at one moment for all workers,
 //! what is not meant stays, and what was asked for before does not come back.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
-use std::thread;
 
 use serde_json::Value;
 
@@ -57,6 +55,15 @@ impl Instance {
 
     fn baton(&self) -> &Baton {
         self.baton.as_ref().unwrap()
+    }
+
+    /// Its master is killed, and what follows it has ended: what is asked now is asked of the directory.
+    fn kill(&mut self) {
+        drop(self.baton.take());
+        let socket = self.temporary.path().join("cache/control");
+        eventually("the janitor has ended", || {
+            UnixStream::connect(&socket).is_err().then_some(())
+        });
     }
 
     /// `baton cache ARGUMENTS --json`: the exit code and the last line.
@@ -257,7 +264,7 @@ fn a_directory_at_rest_is_purged_as_well() {
     let origin = Origin::start(answer);
     let mut instance = Instance::start(&origin, "dir");
     instance.fill(&TARGETS);
-    drop(instance.baton.take());
+    instance.kill();
     let (_, purged) = instance.cache(&["purge", "--tag", "shop"]);
     assert_eq!(purged["objects"], 2, "{purged}");
     let (_, purged) = instance.cache(&["purge", "--tag", "2", "--soft"]);
@@ -278,35 +285,11 @@ fn a_directory_at_rest_is_purged_as_well() {
 }
 
 #[test]
-fn a_purge_whose_instance_ends_meanwhile_begins_anew() {
-    let origin = Origin::start(answer);
-    let mut instance = Instance::start(&origin, "dir");
-    instance.fill(&TARGETS);
-    drop(instance.baton.take());
-    let socket = instance.temporary.path().join("cache/control");
-    std::fs::remove_file(&socket).unwrap();
-    let listener = UnixListener::bind(&socket).unwrap();
-    let janitor = thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        drop(listener);
-        BufReader::new(&stream)
-            .read_line(&mut String::new())
-            .unwrap();
-        (&stream)
-            .write_all(b"{\"progress\":{\"done\":1,\"total\":3}}\n")
-            .unwrap();
-    });
-    let (_, purged) = instance.cache(&["purge", "--tag", "shop"]);
-    assert_eq!(purged["objects"], 2, "{purged}");
-    janitor.join().unwrap();
-}
-
-#[test]
 fn a_purge_that_was_interrupted_counts_from_the_next_start_on() {
     let origin = Origin::start(answer);
     let mut instance = Instance::start(&origin, "dir");
     instance.fill(&TARGETS);
-    drop(instance.baton.take());
+    instance.kill();
     let cache = instance.temporary.path().join("cache");
     let generation = std::fs::read_to_string(cache.join("generation")).unwrap();
     let generation = generation.trim().parse::<u64>().unwrap() + 1;

@@ -84,18 +84,28 @@ impl<C: Coherence> Inner<C> {
         }
     }
 
-    /// Whether there was something; none: the disk refused to remove it.
-    pub(super) async fn invalidate(self: Rc<Self>, key: Key) -> Option<bool> {
+    /// Whether there was something.
+    pub(super) async fn invalidate(self: Rc<Self>, key: Key) -> bool {
         let hash = key::hash(key.as_bytes());
         let had_copy = self.forget_copies(key.as_bytes());
         self.coherence.bump(hash);
         let name = Name::of(key.as_bytes());
         if !self.disk.may_hold(&name) {
-            return Some(had_copy);
+            return had_copy;
         }
-        let removed = self.disk.remove(name).await?;
+        let Some(removed) = self.disk.remove(name).await else {
+            return self.lose(hash);
+        };
         self.coherence.bump(hash);
-        Some(had_copy || removed > 0)
+        had_copy || removed > 0
+    }
+
+    /// What may not be served any more and cannot be removed takes everything with it. There was something.
+    pub(super) fn lose(&self, hash: u64) -> bool {
+        self.disk.give_up();
+        // Who read it meanwhile has a copy of what was current after the first word.
+        self.coherence.bump(hash);
+        true
     }
 }
 
