@@ -80,8 +80,8 @@ def baton_forward(place):
 # === nginx
 
 
-def nginx(place, log="off", more="", connections=IDLE_CONNECTIONS + 1000, names="256m"):
-    """`more`: directives for the server. `names`: room for those of what is cached, some 8,000 a megabyte."""
+def nginx(place, log="off", more="", connections=IDLE_CONNECTIONS + 1000, names="256m", files=10_000):
+    """`more`: directives for the server. `names`: room for those of what is cached, some 8,000 a megabyte. `files`: that are kept open."""
     user = "user root;" if os.getuid() == 0 else ""
     temporary = "".join(f"{kind}_temp_path temp; " for kind in ["client_body", "fastcgi", "uwsgi", "scgi", "proxy"])
     # Behind one deferred socket, one of several workers would take nearly all connections.
@@ -94,7 +94,7 @@ events {{ worker_connections {connections}; }}
 http {{
   {temporary}
   keepalive_requests 1000000000; keepalive_timeout 300s; access_log {log};
-  open_file_cache max=10000 inactive=300s; open_file_cache_valid 300s;
+  open_file_cache max={files} inactive=300s; open_file_cache_valid 300s;
   proxy_cache_path cache levels=1:2 keys_zone=kept:{names} max_size=64g inactive=24h use_temp_path=off;
   upstream origin {{ server 127.0.0.1:{place.origin}; keepalive 64; keepalive_requests 1000000000; }}
   server {{
@@ -123,8 +123,8 @@ def nginx_for_many(place):
 
 
 def nginx_in_little_room(place):
-    """As many connections as baton takes by default, and room for 200,000 names: both cost memory before they are used."""
-    return nginx(place, connections=4096, names="25m")
+    """As many connections as baton takes and files as it keeps open by default, and room for 200,000 names: all of them cost memory."""
+    return nginx(place, connections=4096, names="25m", files=1024)
 
 
 def nginx_with_lock(place):

@@ -1,6 +1,6 @@
 //! What is known of a client connection, wherever its socket is: it travels with the socket between processes.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The record of one client connection.
 ///
@@ -113,8 +113,12 @@ impl From<SocketAddr> for Peer {
 
 impl From<Peer> for SocketAddr {
     fn from(peer: Peer) -> SocketAddr {
-        let ip = Ipv6Addr::from(peer.octets);
-        let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+        let bits = u128::from_be_bytes(peer.octets);
+        let ip = match bits >> 32 {
+            // RFC 4291 section 2.5.5.2: an IPv4-mapped address.
+            0xffff => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+            _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+        };
         SocketAddr::new(ip, peer.port)
     }
 }

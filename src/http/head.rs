@@ -141,6 +141,8 @@ pub struct Scan {
     line: usize,
     /// Where the field lines begin; 0: the start line has not ended.
     fields: usize,
+    /// Lines of fields that have ended, without the blank one.
+    count: usize,
     /// The whole request line has been looked at.
     line_checked: bool,
     /// Looked at up to here.
@@ -179,6 +181,7 @@ impl Scan {
                     self.within(lf + 1, limits)?;
                     return Ok(Some(lf + 1));
                 }
+                self.count += 1;
             } else if blank {
                 // RFC 9112 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
                 // empty line (CRLF) received prior to the request-line"
@@ -276,7 +279,12 @@ impl RequestHead {
             Err(error) => return Err(error),
         };
         self.parse_line(&input[scan.start..scan.fields - 2], limits)?;
-        parse_fields(&input[scan.fields..end], limits, &mut self.headers)?;
+        parse_fields(
+            &input[scan.fields..end],
+            scan.count,
+            limits,
+            &mut self.headers,
+        )?;
         Ok(Some(end))
     }
 
@@ -357,7 +365,12 @@ impl ResponseHead {
             return Ok(None);
         };
         self.parse_line(&input[scan.start..scan.fields - 2])?;
-        parse_fields(&input[scan.fields..end], limits, &mut self.headers)?;
+        parse_fields(
+            &input[scan.fields..end],
+            scan.count,
+            limits,
+            &mut self.headers,
+        )?;
         Ok(Some(end))
     }
 
@@ -406,20 +419,24 @@ pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `section` is the field lines with the blank line.
-fn parse_fields(section: &[u8], limits: &Limits, headers: &mut Headers) -> Result<(), HeadError> {
+/// `section` is `count` field lines and the blank line.
+fn parse_fields(
+    section: &[u8],
+    count: usize,
+    limits: &Limits,
+    headers: &mut Headers,
+) -> Result<(), HeadError> {
     headers.clear();
-    // One of the lines is the blank one. Too many of them are refused before any is looked at.
-    let fields = memchr::memchr_iter(b'\n', section)
-        .count()
-        .saturating_sub(1);
-    if fields > limits.max_headers {
+    // Too many are refused before any is looked at.
+    if count > limits.max_headers {
         return Err(HeadError::TooManyFields);
     }
-    match fields {
-        ..=FEW_FIELDS => parse_into(section, &mut [EMPTY_HEADER; FEW_FIELDS], headers),
-        ..=USUAL_FIELDS => parse_into(section, &mut [EMPTY_HEADER; USUAL_FIELDS], headers),
-        _ => parse_into(section, &mut vec![EMPTY_HEADER; fields], headers),
+    if count <= FEW_FIELDS {
+        parse_into(section, &mut [EMPTY_HEADER; FEW_FIELDS], headers)
+    } else if count <= USUAL_FIELDS {
+        parse_into(section, &mut [EMPTY_HEADER; USUAL_FIELDS], headers)
+    } else {
+        parse_into(section, &mut vec![EMPTY_HEADER; count], headers)
     }
 }
 

@@ -219,8 +219,13 @@ impl Record<'_> {
         line.text(" cache=")
             .or_dash(self.cache)
             .text(" reason=")
-            .or_dash(self.reason)
-            .text(" origin=");
+            .or_dash(self.reason);
+        if let (None, "", "") = (self.origin, self.end, self.herd) {
+            // Nearly all hits.
+            line.text(" origin=- end=-\n");
+            return;
+        }
+        line.text(" origin=");
         match self.origin {
             Some(origin) if origin.is_ipv6() => line
                 .text("[")
