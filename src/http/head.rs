@@ -279,12 +279,7 @@ impl RequestHead {
             Err(error) => return Err(error),
         };
         self.parse_line(&input[scan.start..scan.fields - 2], limits)?;
-        parse_fields(
-            &input[scan.fields..end],
-            scan.count,
-            limits,
-            &mut self.headers,
-        )?;
+        parse_fields(&input[..end], scan, limits, &mut self.headers)?;
         Ok(Some(end))
     }
 
@@ -365,12 +360,7 @@ impl ResponseHead {
             return Ok(None);
         };
         self.parse_line(&input[scan.start..scan.fields - 2])?;
-        parse_fields(
-            &input[scan.fields..end],
-            scan.count,
-            limits,
-            &mut self.headers,
-        )?;
+        parse_fields(&input[..end], scan, limits, &mut self.headers)?;
         Ok(Some(end))
     }
 
@@ -419,14 +409,15 @@ pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `section` is `count` field lines and the blank line.
+/// `head` has been looked at to its end, the blank line.
 fn parse_fields(
-    section: &[u8],
-    count: usize,
+    head: &[u8],
+    scan: &Scan,
     limits: &Limits,
     headers: &mut Headers,
 ) -> Result<(), HeadError> {
     headers.clear();
+    let (section, count) = (&head[scan.fields..], scan.count);
     // Too many are refused before any is looked at.
     if count > limits.max_headers {
         return Err(HeadError::TooManyFields);

@@ -14,11 +14,16 @@ pub async fn within<T: 'static>(
     patience: Duration,
     work: impl Future<Output = T> + 'static,
 ) -> Option<T> {
-    timeout(patience, Lasting(Some(Box::pin(work)))).await.ok()
+    timeout(patience, lasting(work)).await.ok()
+}
+
+/// The same where the work itself ends in time.
+pub fn lasting<F: Future + 'static>(work: F) -> Lasting<F> {
+    Lasting(Some(Box::pin(work)))
 }
 
 /// None: it has come to its end.
-struct Lasting<F: Future + 'static>(Option<Pin<Box<F>>>);
+pub struct Lasting<F: Future + 'static>(Option<Pin<Box<F>>>);
 
 impl<F: Future + 'static> Future for Lasting<F> {
     type Output = F::Output;

@@ -28,9 +28,8 @@ fn count_of(pid: i32) -> usize {
 #[test]
 fn the_limit_is_raised_to_the_hard_one() {
     let origin = Origin::start(|_| ok("", ""));
-    let to = format!("http://{}", origin.address());
-    let arguments = ["reverse", "--to", &to, "--listen", "127.0.0.1:0"];
-    let baton = Baton::start_by(&["prlimit", "--nofile=200:700"], &arguments);
+    let program = ["prlimit", "--nofile=200:700"];
+    let baton = Baton::reverse_by(&program, origin.address(), &[]);
     for pid in [vec![baton.master()], baton.workers()].concat() {
         assert_eq!(limit_of(pid), (700, 700));
     }
@@ -40,15 +39,10 @@ fn the_limit_is_raised_to_the_hard_one() {
 fn accepting_pauses_at_the_limit_without_a_busy_loop_and_resumes() {
     const CLIENTS: usize = 120;
     let origin = Origin::start(|_| ok("Cache-Control: max-age=60\r\n", "served"));
-    let to = format!("http://{}", origin.address());
-    let baton = Baton::start_by(
+    let baton = Baton::reverse_by(
         &["prlimit", "--nofile=80:80"],
+        origin.address(),
         &[
-            "reverse",
-            "--to",
-            &to,
-            "--listen",
-            "127.0.0.1:0",
             "--workers",
             "1",
             "--set",
@@ -111,19 +105,8 @@ fn a_worker_without_descriptors_loses_no_connection() {
         held.wait();
         ok("Cache-Control: no-store\r\n", "served")
     });
-    let to = format!("http://{}", origin.address());
-    let baton = Baton::start_by(
-        &["prlimit", "--nofile=64:64"],
-        &[
-            "reverse",
-            "--to",
-            &to,
-            "--listen",
-            "127.0.0.1:0",
-            "--workers",
-            "1",
-        ],
-    );
+    let program = ["prlimit", "--nofile=64:64"];
+    let baton = Baton::reverse_by(&program, origin.address(), &["--workers", "1"]);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| baton.client()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         let head = format!("GET /{n} HTTP/1.1\r\nHost: a.example\r\n");

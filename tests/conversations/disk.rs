@@ -276,13 +276,8 @@ fn a_directory_that_is_deleted_costs_nobody_a_response() {
 
 /// Not the superuser, to whom rights mean nothing.
 fn as_nobody(cache: &Path, origin: &Origin) -> Baton {
-    let (to, flag) = (format!("http://{}", origin.address()), flag(cache));
-    let arguments = [
-        "reverse",
-        "--to",
-        &to,
-        "--listen",
-        "127.0.0.1:0",
+    let flag = flag(cache);
+    let flags = [
         "--cache",
         &flag,
         "--set",
@@ -301,7 +296,7 @@ fn as_nobody(cache: &Path, origin: &Origin) -> Baton {
         "--clear-groups",
     ];
     let by = [&become_nobody[..], &["sh", "-c", &script, "sh"]].concat();
-    Baton::start_by(&by, &arguments)
+    Baton::reverse_by(&by, origin.address(), &flags)
 }
 
 fn mode(path: &Path, mode: u32) {
@@ -402,16 +397,8 @@ fn a_full_disk_costs_nobody_a_response() {
         "mount -t tmpfs -o size=8m none {0} && exec \"$@\"",
         disk.display()
     );
-    let (to, flag) = (
-        format!("http://{}", origin.address()),
-        flag(&disk.join("cache")),
-    );
-    let arguments = [
-        "reverse",
-        "--to",
-        &to,
-        "--listen",
-        "127.0.0.1:0",
+    let flag = flag(&disk.join("cache"));
+    let flags = [
         "--cache",
         &flag,
         "--workers",
@@ -424,7 +411,7 @@ fn a_full_disk_costs_nobody_a_response() {
         "cache.min_free=1",
     ];
     let program = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-    let baton = Baton::start_by(&program, &arguments);
+    let baton = Baton::reverse_by(&program, origin.address(), &flags);
     // As the processes see it.
     let seen = PathBuf::from(format!("/proc/{}/root", baton.master()))
         .join(disk.strip_prefix("/").unwrap());

@@ -7,6 +7,7 @@ use crate::support::{Baton, Client, Origin};
 
 const FRESH: &str = "Cache-Control: max-age=3600\r\nETag: \"a\"\r\n";
 const LARGE: usize = 3_000_000;
+const IN_MEMORY: [&str; 4] = ["--cache", "memory", "--workers", "1"];
 
 fn octets(length: usize, seed: usize) -> Vec<u8> {
     (0..length).map(|n| ((n + seed) % 251) as u8).collect()
@@ -17,9 +18,8 @@ fn origin() -> Origin {
     Origin::start(|request| ok(FRESH, octets(request.target[1..].parse().unwrap(), 0)))
 }
 
-fn in_front_of(origin: &Origin, flags: &[&str]) -> Baton {
-    let memory = ["--cache", "memory", "--workers", "1"];
-    Baton::reverse(origin.address(), &[&memory, flags].concat())
+fn in_front_of(origin: &Origin) -> Baton {
+    Baton::reverse(origin.address(), &IN_MEMORY)
 }
 
 fn ask(client: &mut Client, method: &str, target: &str, fields: &str) {
@@ -31,7 +31,7 @@ fn ask(client: &mut Client, method: &str, target: &str, fields: &str) {
 #[test]
 fn they_are_served_whole_and_in_every_part() {
     let origin = origin();
-    let baton = in_front_of(&origin, &[]);
+    let baton = in_front_of(&origin);
     let mut client = baton.client();
     for length in [65_535, 65_536, 300_000, LARGE] {
         let (target, body) = (format!("/{length}"), octets(length, 0));
@@ -62,7 +62,7 @@ fn they_are_served_whole_and_in_every_part() {
 #[test]
 fn they_keep_their_place_among_answers_to_requests_that_came_together() {
     let origin = origin();
-    let baton = in_front_of(&origin, &[]);
+    let baton = in_front_of(&origin);
     let lengths = [100, LARGE, 10, 70_000, 100, 300_000];
     let mut client = baton.client();
     for length in lengths {
@@ -81,7 +81,7 @@ fn they_keep_their_place_among_answers_to_requests_that_came_together() {
 fn who_reads_slowly_gets_what_was_there_when_it_asked() {
     let times = AtomicUsize::new(0);
     let origin = Origin::start(move |_| ok(FRESH, octets(LARGE, times.fetch_add(1, SeqCst))));
-    let baton = in_front_of(&origin, &[]);
+    let baton = in_front_of(&origin);
     assert!(baton.client().get("/").body == octets(LARGE, 0));
     // More than the sockets between us hold, so that some of it is left to be sent.
     let mut slow = baton.client();
@@ -96,19 +96,8 @@ fn who_reads_slowly_gets_what_was_there_when_it_asked() {
 #[test]
 fn where_descriptors_are_few_only_some_of_them_take_one() {
     let origin = origin();
-    let to = format!("http://{}", origin.address());
-    let arguments = [
-        "reverse",
-        "--to",
-        &to,
-        "--listen",
-        "127.0.0.1:0",
-        "--workers",
-        "1",
-        "--cache",
-        "memory",
-    ];
-    let baton = Baton::start_by(&["prlimit", "--nofile=160:160"], &arguments);
+    let program = ["prlimit", "--nofile=160:160"];
+    let baton = Baton::reverse_by(&program, origin.address(), &IN_MEMORY);
     let mut client = baton.client();
     for _ in 0..2 {
         for length in 70_000..70_060 {

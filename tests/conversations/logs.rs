@@ -148,17 +148,8 @@ fn each_process_has_its_own_log_at_the_level_asked_for() {
     );
     assert!(usual.log("worker-0.log").contains("worker 0 ready"));
 
-    let to = format!("http://{}", origin.address());
-    let arguments = [
-        "reverse",
-        "--to",
-        &to,
-        "--listen",
-        "127.0.0.1:0",
-        "--set",
-        "log.level=info",
-    ];
-    let silenced = Baton::start_with(("RUST_LOG", "off"), &arguments);
+    let flags = ["--set", "log.level=info"];
+    let silenced = Baton::reverse_with(("RUST_LOG", "off"), origin.address(), &flags);
     assert_eq!(
         silenced.log("master.log"),
         "",

@@ -39,18 +39,9 @@ impl Instance {
     }
 
     fn run(&mut self, origin: &Origin) {
-        let to = format!("http://{}", origin.address());
-        let arguments = [
-            "reverse",
-            "--to",
-            &to,
-            "--listen",
-            "127.0.0.1:0",
-            "--cache",
-            &self.cache,
-        ];
         let variable = ("XDG_RUNTIME_DIR", self.temporary.path().to_str().unwrap());
-        self.baton = Some(Baton::start_with(variable, &arguments));
+        let flags = ["--cache", self.cache.as_str()];
+        self.baton = Some(Baton::reverse_with(variable, origin.address(), &flags));
     }
 
     fn baton(&self) -> &Baton {

@@ -11,6 +11,7 @@ use super::rows::{self, InRow, Rows, Sums};
 use super::session::{New, PIECE_SIZE, Session};
 use super::{Inner, MAX_ARRIVING};
 use crate::cache::{Key, Stored, key};
+use crate::store::lasting::lasting;
 use crate::store::{Body, Coherence, InFile, Object, Octets, Promise, SoFar, Version, Writer};
 
 /// Octets that have gone to the database and are held for those who join while more comes.
@@ -207,8 +208,7 @@ impl<C: Coherence + 'static> Writer for Filling<C> {
             seen: self.seen,
         };
         // What takes longer than the deadline ends by itself, and what it comes to is heeded.
-        let published = tokio::task::spawn_local(publish.run()).await;
-        let object = published.ok()?;
+        let object = lasting(publish.run()).await;
         if object.is_some() {
             self.pieces = 0;
         }

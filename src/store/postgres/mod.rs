@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::disk::format::{FormatError, Kept};
+use super::lasting::lasting;
 use super::{Body, Coherence, Find, Hot, NotKept, Object, Store, Version};
 use crate::cache::vary::Match;
 use crate::cache::{Key, Name, Stored, key};
@@ -247,7 +248,7 @@ impl<C: Coherence + 'static> Store for Postgres<C> {
             let (inner, key) = (self.inner.clone(), Key::from(key));
             let work = inner.refresh(key, old.clone(), object.clone(), seen);
             // What takes longer than the deadline ends by itself, and what it comes to is heeded.
-            let _ = tokio::task::spawn_local(work).await;
+            lasting(work).await;
         }
         object
     }
@@ -260,8 +261,7 @@ impl<C: Coherence + 'static> Store for Postgres<C> {
         let ticket = inner.region.distant().owe(&Name::of(key).base, hash);
         inner.coherence.bump(hash);
         let work = inner.invalidate(Key::from(key), ticket);
-        let removed = tokio::task::spawn_local(work).await;
-        had || removed.is_ok_and(|removed| removed > 0)
+        lasting(work).await > 0 || had
     }
 }
 

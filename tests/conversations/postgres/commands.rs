@@ -238,19 +238,10 @@ fn an_instance_is_asked_by_its_address_and_all_are_listed() {
     let server = PostgresServer::start();
     let origin = Origin::start(answer);
     let runtime = tempfile::tempdir().unwrap();
-    let (to, cache) = (format!("http://{}", origin.address()), server.url());
+    let cache = server.url();
     let variable = ("XDG_RUNTIME_DIR", runtime.path().to_str().unwrap());
     let start = || {
-        let arguments = [
-            "reverse",
-            "--to",
-            &to,
-            "--listen",
-            "127.0.0.1:0",
-            "--cache",
-            &cache,
-        ];
-        let baton = Baton::start_with(variable, &arguments);
+        let baton = Baton::reverse_with(variable, origin.address(), &["--cache", &cache]);
         eventually("commands are taken", || {
             let log = baton.log("janitor.log");
             log.contains("commands are taken").then_some(())

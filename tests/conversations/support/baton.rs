@@ -26,7 +26,19 @@ impl Baton {
     /// `baton reverse --to http://ORIGIN`, with two workers and what `flags` add.
     pub fn reverse(origin: SocketAddr, flags: &[&str]) -> Baton {
         let to = format!("http://{origin}");
-        Baton::start(&[&["reverse", "--to", &to, "--listen", "127.0.0.1:0"], flags].concat())
+        Baton::start(&[&in_front_of(&to), flags].concat())
+    }
+
+    /// The same, started by another program, such as `prlimit --nofile=64`, that becomes baton.
+    pub fn reverse_by(program: &[&str], origin: SocketAddr, flags: &[&str]) -> Baton {
+        let to = format!("http://{origin}");
+        Baton::start_by(program, &[&in_front_of(&to), flags].concat())
+    }
+
+    /// The same with another environment variable.
+    pub fn reverse_with(variable: (&str, &str), origin: SocketAddr, flags: &[&str]) -> Baton {
+        let to = format!("http://{origin}");
+        Baton::start_with(variable, &[&in_front_of(&to), flags].concat())
     }
 
     /// `baton forward` that may reach `origin` on loopback.
@@ -51,8 +63,8 @@ impl Baton {
         Baton::spawn(Command::new(BATON).args(arguments), arguments)
     }
 
-    /// Started by another program, such as `prlimit --nofile=64`, that becomes baton.
-    pub fn start_by(program: &[&str], arguments: &[&str]) -> Baton {
+    /// Started by another program that becomes baton.
+    fn start_by(program: &[&str], arguments: &[&str]) -> Baton {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg(BATON).args(arguments);
         Baton::spawn(&mut command, arguments).unwrap_or_else(|error| panic!("no start: {error}"))
@@ -286,6 +298,10 @@ impl Baton {
             (lines.len() >= count).then_some(lines)
         })
     }
+}
+
+fn in_front_of(to: &str) -> [&str; 5] {
+    ["reverse", "--to", to, "--listen", "127.0.0.1:0"]
 }
 
 impl Drop for Baton {
