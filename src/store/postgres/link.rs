@@ -5,6 +5,7 @@
 //! the database answers again. Reading and writing have a circuit each: one that refuses to write still
 //! gives.
 
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -98,10 +99,10 @@ impl Link {
     }
 
     /// Asks, within the deadline. None: there is trouble, or has been before.
-    pub async fn ask<T>(
+    pub async fn ask<T, E: Borrow<Error>>(
         &self,
         what: What,
-        work: impl AsyncFn(&Session) -> Result<T, Error>,
+        work: impl AsyncFn(&Session) -> Result<T, E>,
     ) -> Option<T> {
         self.ask_within(self.inner.deadline, what, work).await
     }
@@ -117,11 +118,11 @@ impl Link {
         self.ask_within(deadline, what, work).await
     }
 
-    async fn ask_within<T>(
+    async fn ask_within<T, E: Borrow<Error>>(
         &self,
         deadline: Duration,
         what: What,
-        work: impl AsyncFn(&Session) -> Result<T, Error>,
+        work: impl AsyncFn(&Session) -> Result<T, E>,
     ) -> Option<T> {
         if self.is_open(what) {
             return None;
@@ -142,14 +143,15 @@ impl Link {
                     return None;
                 }
             };
-            match meaning(&session, &error) {
+            let error = error.borrow();
+            match meaning(&session, error) {
                 Meaning::Ended => inner.forget(&session),
                 Meaning::ReadOnly => {
-                    inner.open(What::Writing, said(&error));
+                    inner.open(What::Writing, said(error));
                     return None;
                 }
                 Meaning::Failed => {
-                    inner.open(what, said(&error));
+                    inner.open(what, said(error));
                     return None;
                 }
             }

@@ -10,6 +10,7 @@ mod filling;
 pub mod intake;
 mod lease;
 mod link;
+mod looks;
 mod rows;
 pub mod schema;
 pub mod server;
@@ -35,10 +36,12 @@ use crate::shared::{Counter, Region, Ticket};
 pub use filling::Filling;
 pub use lease::{Lease, Turn};
 use link::{Link, What};
+use looks::Found;
+pub use looks::LOOK;
 pub use rows::{InRow, Rows, Sums, decode};
 use server::{Server, ServerError};
-use session::{Found, Known, Refreshed};
-pub use session::{LOOK, PIECE, PIECE_SIZE, PLAN_ONCE};
+use session::{Known, Refreshed};
+pub use session::{PIECE, PIECE_SIZE, PLAN_ONCE};
 
 /// How long an invalidation waits until those before it are known here.
 const CATCHING_UP: Duration = Duration::from_millis(20);

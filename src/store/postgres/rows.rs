@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::link::{Link, What};
-use super::session::{Found, PIECE_SIZE, Session};
+use super::looks::Found;
+use super::session::{PIECE_SIZE, Session};
 use crate::cache::Stored;
 use crate::store::disk::format::{self, BLOCK, Content, File, FormatError, Head, INLINE, Kept};
 use crate::store::{Body, Object, Octets};

@@ -1,19 +1,18 @@
 //! One session with the database: its prepared statements, as functions. SQL that workers speak stands here and in the
 //! migrations.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
+use super::looks::{Found, Looks, Task, octets_of};
 use super::rows::InRow;
 use super::server::{Server, greet};
 use super::tags;
 use crate::cache::{Name, Stored};
 
-/// What a hit runs: this, and `PIECE` for each piece of a larger body. `benches/query.rs` runs the same.
-pub const LOOK: &str = "\
-    SELECT id, edition, head, pieces, CASE WHEN pieces = 0 AND count(*) OVER () = 1 THEN body END, outdated FROM baton_objects \
-    WHERE name = $1 AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored";
 const HEADS: &str = "\
     SELECT id, edition, head, pieces, NULL::bytea, outdated FROM baton_objects \
     WHERE name = $1 AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored";
@@ -52,8 +51,8 @@ pub const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
 pub const PIECE_SIZE: usize = 1 << 20;
 
 pub struct Session {
-    pub client: Client,
-    look: Statement,
+    pub client: Rc<Client>,
+    looks: Rc<Looks>,
     heads: Statement,
     body: Statement,
     piece: Statement,
@@ -68,19 +67,8 @@ pub struct Session {
     take: Statement,
     taken: Statement,
     release: Statement,
-    /// Moves the octets, as long as the session is held.
-    _driver: Driver,
-}
-
-/// A row as it was found.
-pub struct Found {
-    pub id: i64,
-    pub edition: i32,
-    pub head: Vec<u8>,
-    pub pieces: i32,
-    pub body: Option<Bytes>,
-    /// When it was purged softly.
-    pub outdated: Option<i64>,
+    /// What moves its octets, and what asks for `looks`, as long as the session is held.
+    _tasks: (Task, Vec<Task>),
 }
 
 /// What has changed of what nodes know, when something was stored.
@@ -126,12 +114,13 @@ pub struct Refreshed<'a> {
 impl Session {
     pub async fn open(server: &Server) -> Result<Session, Error> {
         let (client, line) = server.connect().await?;
-        let driver = Driver(tokio::task::spawn_local(line).abort_handle());
+        let client = Rc::new(client);
+        let moving = Task::new(async { drop(line.await) });
         greet(&client).await?;
         client.batch_execute(PLAN_ONCE).await?;
         let prepare = |sql: &'static str| client.prepare(sql);
-        let (look, heads, body, piece, put_piece, abandon) = tokio::try_join!(
-            prepare(LOOK),
+        let (looks, looking) = Looks::begin(&client).await?;
+        let (heads, body, piece, put_piece, abandon) = tokio::try_join!(
             prepare(HEADS),
             prepare(BODY),
             prepare(PIECE),
@@ -152,7 +141,7 @@ impl Session {
             take,
             taken,
             release,
-            look,
+            looks,
             heads,
             body,
             piece,
@@ -164,42 +153,21 @@ impl Session {
             discard,
             used,
             writable,
-            _driver: driver,
+            _tasks: (moving, looking),
             client,
         })
     }
 
     /// What has that name; the body, if that is one object with its body in it. The newest last.
-    pub async fn look(&self, name: &Name, incarnation: u64) -> Result<Vec<Found>, Error> {
-        self.found(&self.look, name, incarnation).await
+    pub async fn look(&self, name: &Name, incarnation: u64) -> Result<Vec<Found>, Rc<Error>> {
+        self.looks.look(name.base, incarnation).await
     }
 
     pub async fn heads(&self, name: &Name, incarnation: u64) -> Result<Vec<Found>, Error> {
-        self.found(&self.heads, name, incarnation).await
-    }
-
-    async fn found(
-        &self,
-        statement: &Statement,
-        name: &Name,
-        incarnation: u64,
-    ) -> Result<Vec<Found>, Error> {
         let incarnation = incarnation.cast_signed();
-        let rows = self
-            .client
-            .query(statement, &[&&name.base[..], &incarnation])
-            .await?;
-        let found = |row: Row| {
-            Ok(Found {
-                id: row.try_get(0)?,
-                edition: row.try_get(1)?,
-                head: row.try_get(2)?,
-                pieces: row.try_get(3)?,
-                outdated: row.try_get(5)?,
-                body: octets_of(row, 4)?,
-            })
-        };
-        rows.into_iter().map(found).collect()
+        let parameters: [&(dyn ToSql + Sync); 2] = [&&name.base[..], &incarnation];
+        let rows = self.client.query(&self.heads, &parameters).await?;
+        rows.into_iter().map(Found::read).collect()
     }
 
     /// Octets of a body, `at` within the piece of that number (none: it is with its object). None: it is not there.
@@ -358,14 +326,6 @@ impl Session {
     }
 }
 
-struct Driver(tokio::task::AbortHandle);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 fn variant(name: &Name) -> &[u8] {
     match name.is_base() {
         true => &[],
@@ -378,21 +338,6 @@ fn outcome(row: &Row) -> Result<Outcome, Error> {
         kept: row.try_get(0)?,
         change: number(row, 1)?,
     })
-}
-
-/// Octets of a row where they have been read to: they are not copied, and the row stays as long as anybody has them. The
-/// driver's buffer around it may be twice as large.
-struct Column(Row, usize);
-
-impl AsRef<[u8]> for Column {
-    fn as_ref(&self) -> &[u8] {
-        self.0.try_get(self.1).unwrap_or_default()
-    }
-}
-
-fn octets_of(row: Row, column: usize) -> Result<Option<Bytes>, Error> {
-    let is_there = row.try_get::<_, Option<&[u8]>>(column)?.is_some();
-    Ok(is_there.then(|| Bytes::from_owner(Column(row, column))))
 }
 
 fn number(row: &Row, column: usize) -> Result<u64, Error> {

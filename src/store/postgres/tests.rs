@@ -392,6 +392,82 @@ fn variants_are_read_whole_and_no_others() {
     });
 }
 
+/// Looks for all of them at once.
+async fn bodies(store: &Rc<Postgres<Rc<Slots>>>, keys: &[String]) -> Vec<Option<Vec<u8>>> {
+    let look = |key: &String| {
+        let (store, key) = (store.clone(), key.clone());
+        tokio::task::spawn_local(async move { body(&*store, &key, &[]).await })
+    };
+    let mut found = Vec::new();
+    for task in keys.iter().map(look).collect::<Vec<_>>() {
+        found.push(task.await.unwrap());
+    }
+    found
+}
+
+#[test]
+fn looks_at_once_share_a_statement_and_each_has_its_own_answer() {
+    let world = World::new();
+    run(async {
+        let store = Rc::new(ready(&world, 0, 0).await);
+        let keys: Vec<String> = (0..40).map(|n| format!("http://a/{n}")).collect();
+        let expected = |n: usize| match n % 5 {
+            0 => None,
+            // Bodies of other lengths: in the row, in pieces, and one of two variants.
+            1 => Some(body_of(2 * PIECE_SIZE + n)),
+            _ => Some(body_of(1000 * n)),
+        };
+        let expected: Vec<_> = (0..keys.len()).map(expected).collect();
+        for (key, body) in keys.iter().zip(&expected) {
+            let Some(body) = body else { continue };
+            put(&*store, key, body).await.unwrap();
+        }
+        let vary = [("Vary", "X")];
+        put_variant(&*store, &keys[5], &[("X", "1")], &vary, b"another")
+            .await
+            .unwrap();
+        assert!(bodies(&store, &keys).await == expected);
+        // Nothing but looks, so that one of them is the last statement of its session.
+        let in_rows: Vec<String> = (2..40).step_by(5).map(|n| keys[n].clone()).collect();
+        bodies(&store, &in_rows).await;
+        let shared =
+            "SELECT count(*) - 1 FROM pg_stat_activity WHERE query LIKE '%AS asked (name, place)%'";
+        assert!(sql(&world, shared)[0] > 0, "one by one");
+    });
+}
+
+#[test]
+fn whoever_looks_in_a_session_that_ends_is_answered_by_another() {
+    let world = World::new();
+    run(async {
+        let store = Rc::new(ready(&world, 0, 0).await);
+        let keys: Vec<String> = (0..40).map(|n| format!("http://a/{n}")).collect();
+        for key in &keys {
+            put(&*store, key, key.as_bytes()).await.unwrap();
+        }
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let settings = settings(&world);
+        let other = std::thread::spawn(move || {
+            let server = Server::new(&settings, "test").unwrap();
+            let mut client = server.connect_blocking().unwrap();
+            let mut lock = client.transaction().unwrap();
+            lock.batch_execute("LOCK TABLE baton_objects IN ACCESS EXCLUSIVE MODE")
+                .unwrap();
+            ready.send(()).unwrap();
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+            while lock.query(end, &[]).unwrap().is_empty() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        is_ready.recv().unwrap();
+        let found = bodies(&store, &keys).await;
+        other.join().unwrap();
+        let bodies = keys.iter().map(|key| Some(key.as_bytes().to_vec()));
+        assert!(found == bodies.collect::<Vec<_>>());
+    });
+}
+
 #[test]
 fn the_database_is_told_what_was_used_and_how_often() {
     let world = World::new();
