@@ -160,10 +160,10 @@ impl Link {
         None
     }
 
-    /// Waits until it is worth asking.
+    /// Waits until it is worth asking, in all sessions.
     #[cfg(test)]
     pub async fn ready(&self) {
-        while self.is_open(What::Writing) {
+        while self.is_open(What::Writing) || self.inner.missing() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -188,10 +188,15 @@ impl Inner {
             1 => 1,
             several => several - 1,
         };
-        let next = self.next.get().wrapping_add(1);
+        let next = (self.next.get() + 1) % readers;
         self.next.set(next);
         match what {
-            What::Reading => sessions.get(next % readers).cloned(),
+            // In turn, and rather one that has nothing to look for.
+            What::Reading => {
+                let mut in_turn = (0..readers).map(|n| &sessions[(next + n) % readers]);
+                let idle = in_turn.clone().find(|session| session.is_idle());
+                idle.or_else(|| in_turn.next()).cloned()
+            }
             What::Writing => sessions.last().cloned(),
         }
     }

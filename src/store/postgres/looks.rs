@@ -1,10 +1,10 @@
 //! Looks that are under way at the same time share a statement: a plan to start, a snapshot to take and an answer to send cost
 //! the database more than to find one object more.
 //!
-//! None waits for others to come. A look goes at once where its session has fewer than `AT_ONCE` statements under way; those that
-//! come meanwhile go together when one of them is answered.
+//! None waits for others to come. A look goes at once where its session has none under way; those that come meanwhile go
+//! together when that is answered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -14,20 +14,30 @@ use tokio::sync::{Notify, oneshot};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-/// What a hit runs: this, and `PIECE` for each piece of a larger body. `benches/query.rs` runs the same.
-pub const LOOK: &str = "\
-    SELECT id, edition, head, pieces, CASE WHEN pieces = 0 AND count(*) OVER () = 1 THEN body END, outdated FROM baton_objects \
-    WHERE name = $1 AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored";
-/// The same for several names, each in a subquery of its own: so each is found by the index, whatever the server thinks how
-/// many there are.
-const LOOKS: &str = "\
-    SELECT found.*, asked.place FROM unnest($1::bytea[]) WITH ORDINALITY AS asked (name, place), LATERAL (\
-        SELECT id, edition, head, pieces, CASE WHEN pieces = 0 AND count(*) OVER () = 1 THEN body END, outdated FROM baton_objects \
-        WHERE name = asked.name AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored\
-    ) AS found";
+use super::session::{Task, octets_of};
 
-/// Statements under way in a session. With two the database has the next at hand when it has answered one.
-const AT_ONCE: usize = 2;
+/// All that has a name, the newest last; the body, where that is one object with its body in it.
+macro_rules! with_name {
+    ($name:literal) => {
+        concat!(
+            "SELECT id, edition, head, pieces, CASE WHEN pieces = 0 AND count(*) OVER () = 1 THEN body END AS body, outdated, \
+             count(*) OVER () AS objects FROM baton_objects WHERE name = ",
+            $name,
+            " AND generation = (SELECT generation FROM baton_counter WHERE incarnation = $2) ORDER BY stored"
+        )
+    };
+}
+
+/// What a hit runs: this, and `PIECE` for each piece of a larger body. `benches/query.rs` runs the same.
+pub const LOOK: &str = with_name!("$1");
+/// The same for each of several names, in their order. A subquery for each is what makes the server look each up in the index, even where
+/// it has planned this while there was nothing in the table.
+pub const SEVERAL: &str = concat!(
+    "SELECT found.*, asked.place FROM unnest($1::bytea[]) WITH ORDINALITY AS asked (name, place), LATERAL (",
+    with_name!("asked.name"),
+    ") AS found ORDER BY asked.place"
+);
+
 /// Names in one statement; a body of up to a MiB comes with each.
 const MOST: usize = 16;
 
@@ -43,9 +53,16 @@ pub struct Found {
 }
 
 /// Those of one session.
-#[derive(Default)]
 pub struct Looks {
+    queue: Rc<Queue>,
+    _task: Task,
+}
+
+#[derive(Default)]
+struct Queue {
     waiting: RefCell<VecDeque<Look>>,
+    /// A statement is under way.
+    is_busy: Cell<bool>,
     more: Notify,
 }
 
@@ -55,10 +72,9 @@ struct Look {
     answer: oneshot::Sender<Answer>,
 }
 
-/// One error is that of all that were asked for together.
+/// Those that were asked for together fail together.
 type Answer = Result<Vec<Found>, Rc<Error>>;
 
-#[derive(Clone)]
 struct Statements {
     client: Rc<Client>,
     one: Statement,
@@ -66,63 +82,52 @@ struct Statements {
 }
 
 impl Looks {
-    /// Prepares the statements, and begins to run them. They end with the tasks.
-    pub async fn begin(client: &Rc<Client>) -> Result<(Rc<Looks>, Vec<Task>), Error> {
-        let (one, several) = tokio::try_join!(client.prepare(LOOK), client.prepare(LOOKS))?;
-        let looks = Rc::new(Looks::default());
+    /// Prepares the statements. They run as long as this is held.
+    pub async fn new(client: &Rc<Client>) -> Result<Looks, Error> {
+        let (one, several) = tokio::try_join!(client.prepare(LOOK), client.prepare(SEVERAL))?;
         let statements = Statements {
             client: client.clone(),
             one,
             several,
         };
-        let run = |_| Task::new(looks.clone().run(statements.clone()));
-        let tasks = (0..AT_ONCE).map(run).collect();
-        Ok((looks, tasks))
+        let queue = Rc::new(Queue::default());
+        let task = Task::new(run(queue.clone(), statements));
+        Ok(Looks { queue, _task: task })
+    }
+
+    /// Whether a look would go at once.
+    pub fn is_idle(&self) -> bool {
+        !self.queue.is_busy.get() && self.queue.waiting.borrow().is_empty()
     }
 
     /// What has that name, the newest last.
     pub async fn look(&self, name: [u8; 16], incarnation: u64) -> Answer {
         let (answer, answered) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(Look {
+        self.queue.waiting.borrow_mut().push_back(Look {
             name,
             incarnation: incarnation.cast_signed(),
             answer,
         });
-        self.more.notify_one();
+        self.queue.more.notify_one();
         match answered.await {
             Ok(answer) => answer,
-            // Nobody is left to say anything: the deadline of whoever asks will.
+            // The task has panicked. Whoever asks has a deadline, and what misses it is connected anew.
             Err(_) => std::future::pending().await,
         }
     }
-
-    async fn run(self: Rc<Looks>, statements: Statements) {
-        loop {
-            let looks = self.next();
-            match looks.len() {
-                0 => self.more.notified().await,
-                _ => statements.run(looks).await,
-            }
-        }
-    }
-
-    /// Some that can share a statement, of those that are still waited for.
-    fn next(&self) -> VecDeque<Look> {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(|look| !look.answer.is_closed());
-        let first = waiting.front().map(|look| look.incarnation);
-        let is_same = |look: &&Look| Some(look.incarnation) == first;
-        let count = waiting.iter().take(MOST).take_while(is_same).count();
-        waiting.drain(..count).collect()
-    }
 }
 
-impl Statements {
-    /// Answers all of them.
-    async fn run(&self, mut looks: VecDeque<Look>) {
+async fn run(queue: Rc<Queue>, statements: Statements) {
+    loop {
+        let mut looks = queue.next();
+        queue.is_busy.set(!looks.is_empty());
         let done = match looks.len() {
-            1 => self.run_one(&mut looks).await,
-            _ => self.run_several(&mut looks).await,
+            0 => {
+                queue.more.notified().await;
+                continue;
+            }
+            1 => statements.look(&mut looks).await,
+            _ => statements.look_for_several(&mut looks).await,
         };
         if let Err(error) = done {
             let error = Rc::new(error);
@@ -131,49 +136,78 @@ impl Statements {
             }
         }
     }
+}
 
-    /// Those that it answers are gone from `looks`; so in the next.
-    async fn run_one(&self, looks: &mut VecDeque<Look>) -> Result<(), Error> {
-        let Some(look) = looks.front() else {
-            return Ok(());
-        };
+impl Queue {
+    /// Those that can share the next statement. Whoever has given up meanwhile is not asked for.
+    fn next(&self) -> VecDeque<Look> {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut looks = VecDeque::<Look>::new();
+        while looks.len() < MOST
+            && let Some(look) = waiting.pop_front()
+        {
+            if look.answer.is_closed() {
+                continue;
+            }
+            // The database has begun anew between them.
+            if let Some(first) = looks.front()
+                && first.incarnation != look.incarnation
+            {
+                waiting.push_front(look);
+                break;
+            }
+            looks.push_back(look);
+        }
+        looks
+    }
+}
+
+/// Both take those that they have answered out of `looks`.
+impl Statements {
+    async fn look(&self, looks: &mut VecDeque<Look>) -> Result<(), Error> {
+        let look = &looks[0];
         let parameters: [&(dyn ToSql + Sync); 2] = [&&look.name[..], &look.incarnation];
         let rows = self.client.query(&self.one, &parameters).await?;
         let found = rows
             .into_iter()
             .map(Found::read)
             .collect::<Result<_, _>>()?;
-        answer(looks, found);
+        answer_first(looks, found);
         Ok(())
     }
 
-    /// Each is answered as soon as the first row of the next is there: none waits for the bodies of those behind it.
-    async fn run_several(&self, looks: &mut VecDeque<Look>) -> Result<(), Error> {
-        let names: Vec<Vec<u8>> = looks.iter().map(|look| look.name.to_vec()).collect();
-        let incarnation = looks.front().map(|look| look.incarnation);
-        let parameters: [&(dyn ToSql + Sync); 2] = [&names, &incarnation];
-        let rows = self.client.query_raw(&self.several, parameters).await?;
+    /// Each is answered with its last row: nobody waits for the bodies of those behind.
+    async fn look_for_several(&self, looks: &mut VecDeque<Look>) -> Result<(), Error> {
+        let rows = {
+            let names: Vec<&[u8]> = looks.iter().map(|look| &look.name[..]).collect();
+            let parameters: [&(dyn ToSql + Sync); 2] = [&names, &looks[0].incarnation];
+            self.client.query_raw(&self.several, parameters).await?
+        };
         let mut rows = std::pin::pin!(rows);
         let mut found = Vec::new();
-        // Places count from one.
+        // Of the first look that is not answered. Places count from one.
         let mut place = 1;
         while let Some(row) = rows.try_next().await? {
-            let of: i64 = row.try_get(6)?;
+            let (objects, of): (i64, i64) = (row.try_get(6)?, row.try_get(7)?);
+            // Of those before there was nothing.
             while place < of {
-                answer(looks, std::mem::take(&mut found));
+                answer_first(looks, Vec::new());
                 place += 1;
             }
             found.push(Found::read(row)?);
+            if found.len() as i64 == objects {
+                answer_first(looks, std::mem::take(&mut found));
+                place += 1;
+            }
         }
         while !looks.is_empty() {
-            answer(looks, std::mem::take(&mut found));
+            answer_first(looks, Vec::new());
         }
         Ok(())
     }
 }
 
-/// The first of them.
-fn answer(looks: &mut VecDeque<Look>, found: Vec<Found>) {
+fn answer_first(looks: &mut VecDeque<Look>, found: Vec<Found>) {
     if let Some(look) = looks.pop_front() {
         // It may have given up meanwhile.
         let _ = look.answer.send(Ok(found));
@@ -193,35 +227,5 @@ impl Found {
             outdated: row.try_get(5)?,
             body: octets_of(row, 4)?,
         })
-    }
-}
-
-/// Octets of a row where they have been read to: they are not copied, and the row stays as long as anybody has them. The
-/// driver's buffer around it may be twice as large.
-struct Column(Row, usize);
-
-impl AsRef<[u8]> for Column {
-    fn as_ref(&self) -> &[u8] {
-        self.0.try_get(self.1).unwrap_or_default()
-    }
-}
-
-pub fn octets_of(row: Row, column: usize) -> Result<Option<Bytes>, Error> {
-    let is_there = row.try_get::<_, Option<&[u8]>>(column)?.is_some();
-    Ok(is_there.then(|| Bytes::from_owner(Column(row, column))))
-}
-
-/// Ends when it is dropped.
-pub struct Task(tokio::task::AbortHandle);
-
-impl Task {
-    pub fn new(work: impl Future<Output = ()> + 'static) -> Task {
-        Task(tokio::task::spawn_local(work).abort_handle())
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::looks::{Found, Looks, Task, octets_of};
+use super::looks::{Found, Looks};
 use super::rows::InRow;
 use super::server::{Server, greet};
 use super::tags;
@@ -52,7 +52,7 @@ pub const PIECE_SIZE: usize = 1 << 20;
 
 pub struct Session {
     pub client: Rc<Client>,
-    looks: Rc<Looks>,
+    looks: Looks,
     heads: Statement,
     body: Statement,
     piece: Statement,
@@ -67,8 +67,8 @@ pub struct Session {
     take: Statement,
     taken: Statement,
     release: Statement,
-    /// What moves its octets, and what asks for `looks`, as long as the session is held.
-    _tasks: (Task, Vec<Task>),
+    /// Moves the octets, as long as the session is held.
+    _driver: Task,
 }
 
 /// What has changed of what nodes know, when something was stored.
@@ -115,11 +115,11 @@ impl Session {
     pub async fn open(server: &Server) -> Result<Session, Error> {
         let (client, line) = server.connect().await?;
         let client = Rc::new(client);
-        let moving = Task::new(async { drop(line.await) });
+        let driver = Task::new(async { drop(line.await) });
         greet(&client).await?;
         client.batch_execute(PLAN_ONCE).await?;
         let prepare = |sql: &'static str| client.prepare(sql);
-        let (looks, looking) = Looks::begin(&client).await?;
+        let looks = Looks::new(&client).await?;
         let (heads, body, piece, put_piece, abandon) = tokio::try_join!(
             prepare(HEADS),
             prepare(BODY),
@@ -153,9 +153,14 @@ impl Session {
             discard,
             used,
             writable,
-            _tasks: (moving, looking),
+            _driver: driver,
             client,
         })
+    }
+
+    /// Whether a look would go at once.
+    pub fn is_idle(&self) -> bool {
+        self.looks.is_idle()
     }
 
     /// What has that name; the body, if that is one object with its body in it. The newest last.
@@ -326,6 +331,21 @@ impl Session {
     }
 }
 
+/// Ends when it is dropped.
+pub struct Task(tokio::task::AbortHandle);
+
+impl Task {
+    pub fn new(work: impl Future<Output = ()> + 'static) -> Task {
+        Task(tokio::task::spawn_local(work).abort_handle())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 fn variant(name: &Name) -> &[u8] {
     match name.is_base() {
         true => &[],
@@ -338,6 +358,21 @@ fn outcome(row: &Row) -> Result<Outcome, Error> {
         kept: row.try_get(0)?,
         change: number(row, 1)?,
     })
+}
+
+/// Octets of a row where they have been read to: they are not copied, and the row stays as long as anybody has them, with
+/// what the driver has read into the same buffer.
+struct Column(Row, usize);
+
+impl AsRef<[u8]> for Column {
+    fn as_ref(&self) -> &[u8] {
+        self.0.try_get(self.1).unwrap_or_default()
+    }
+}
+
+pub fn octets_of(row: Row, column: usize) -> Result<Option<Bytes>, Error> {
+    let is_there = row.try_get::<_, Option<&[u8]>>(column)?.is_some();
+    Ok(is_there.then(|| Bytes::from_owner(Column(row, column))))
 }
 
 fn number(row: &Row, column: usize) -> Result<u64, Error> {
