@@ -1,5 +1,5 @@
-//! What a hit costs without a proxy: the statements that a worker runs for one, over as many sessions as it reads by, and nothing
-//! done with what they give. `scripts/bench` measures baton over PostgreSQL against it, and has it fill a database.
+//! What a hit costs without a proxy: the statements that a worker runs for one that is alone, over as many sessions as it reads by, and
+//! nothing done with what they give. (A worker asks for several in one statement where several are under way.) `scripts/bench` measures baton over PostgreSQL against it, and has it fill a database.
 //!
 //! Usage: `query run URL KEY FLIGHTS SECONDS` waits for a line on its standard input, keeps so many hits in flight, and
 //! prints how many there were and the processor time it has used for them; then it waits again, connected.

@@ -495,8 +495,9 @@ fn whoever_looks_in_a_session_that_ends_is_answered_by_another() {
             lock.batch_execute("LOCK TABLE baton_objects IN ACCESS EXCLUSIVE MODE")
                 .unwrap();
             ready.send(()).unwrap();
+            // One: whoever looks in the other soon waits for the lock as well.
             let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+                WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)) LIMIT 1";
             while lock.query(end, &[]).unwrap().is_empty() {
                 std::thread::sleep(Duration::from_millis(5));
             }
