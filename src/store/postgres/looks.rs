@@ -2,7 +2,7 @@
 //! the database more than to find one object more.
 //!
 //! None waits for others to come. A look goes at once where its session has none under way; those that come meanwhile go
-//! together when that is answered.
+//! together when that is answered, or as soon as they fill a statement: a database that is far away is not waited for.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -61,8 +61,8 @@ pub struct Looks {
 #[derive(Default)]
 struct Queue {
     waiting: RefCell<VecDeque<Look>>,
-    /// A statement is under way.
-    is_busy: Cell<bool>,
+    /// Statements that are not answered.
+    under_way: Cell<usize>,
     more: Notify,
 }
 
@@ -91,13 +91,13 @@ impl Looks {
             several,
         };
         let queue = Rc::new(Queue::default());
-        let task = Task::new(run(queue.clone(), statements));
+        let task = Task::new(run(queue.clone(), Rc::new(statements)));
         Ok(Looks { queue, _task: task })
     }
 
     /// Whether a look would go at once.
     pub fn is_idle(&self) -> bool {
-        !self.queue.is_busy.get() && self.queue.waiting.borrow().is_empty()
+        self.queue.under_way.get() == 0 && self.queue.waiting.borrow().is_empty()
     }
 
     /// What has that name, the newest last.
@@ -111,23 +111,49 @@ impl Looks {
         self.queue.more.notify_one();
         match answered.await {
             Ok(answer) => answer,
-            // The task has panicked. Whoever asks has a deadline, and what misses it is connected anew.
+            // Its task has panicked. Whoever asks has a deadline, and what misses it is connected anew.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-async fn run(queue: Rc<Queue>, statements: Statements) {
+/// Statements that are under way end by themselves, at the latest with their connection.
+async fn run(queue: Rc<Queue>, statements: Rc<Statements>) {
     loop {
-        let mut looks = queue.next();
-        queue.is_busy.set(!looks.is_empty());
+        while let Some(looks) = queue.next() {
+            let (queue, statements) = (queue.clone(), statements.clone());
+            tokio::task::spawn_local(async move {
+                statements.answer(looks).await;
+                queue.under_way.set(queue.under_way.get() - 1);
+                queue.more.notify_one();
+            });
+        }
+        queue.more.notified().await;
+    }
+}
+
+impl Queue {
+    /// Those of the next statement, if it is time for it. Whoever has given up meanwhile is not asked for.
+    fn next(&self) -> Option<VecDeque<Look>> {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|look| !look.answer.is_closed());
+        if waiting.len() < MOST && self.under_way.get() > 0 {
+            return None;
+        }
+        // Where that differs, the database has begun anew between them.
+        let incarnation = waiting.front()?.incarnation;
+        let is_same = |look: &&Look| look.incarnation == incarnation;
+        let count = waiting.iter().take(MOST).take_while(is_same).count();
+        self.under_way.set(self.under_way.get() + 1);
+        Some(waiting.drain(..count).collect())
+    }
+}
+
+impl Statements {
+    async fn answer(&self, mut looks: VecDeque<Look>) {
         let done = match looks.len() {
-            0 => {
-                queue.more.notified().await;
-                continue;
-            }
-            1 => statements.look(&mut looks).await,
-            _ => statements.look_for_several(&mut looks).await,
+            1 => self.look(&mut looks).await,
+            _ => self.look_for_several(&mut looks).await,
         };
         if let Err(error) = done {
             let error = Rc::new(error);
@@ -136,34 +162,8 @@ async fn run(queue: Rc<Queue>, statements: Statements) {
             }
         }
     }
-}
 
-impl Queue {
-    /// Those that can share the next statement. Whoever has given up meanwhile is not asked for.
-    fn next(&self) -> VecDeque<Look> {
-        let mut waiting = self.waiting.borrow_mut();
-        let mut looks = VecDeque::<Look>::new();
-        while looks.len() < MOST
-            && let Some(look) = waiting.pop_front()
-        {
-            if look.answer.is_closed() {
-                continue;
-            }
-            // The database has begun anew between them.
-            if let Some(first) = looks.front()
-                && first.incarnation != look.incarnation
-            {
-                waiting.push_front(look);
-                break;
-            }
-            looks.push_back(look);
-        }
-        looks
-    }
-}
-
-/// Both take those that they have answered out of `looks`.
-impl Statements {
+    /// Takes those that it has answered out of `looks`, as the next.
     async fn look(&self, looks: &mut VecDeque<Look>) -> Result<(), Error> {
         let look = &looks[0];
         let parameters: [&(dyn ToSql + Sync); 2] = [&&look.name[..], &look.incarnation];
