@@ -1,5 +1,5 @@
-//! One session with the database: its prepared statements, as functions. SQL that workers speak stands here and in the
-//! migrations.
+//! One session with the database: its prepared statements, as functions. SQL that workers speak stands here, in `looks` and in
+//! the migrations.
 
 use std::rc::Rc;
 
