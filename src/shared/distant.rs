@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use crate::sys::clock::{awake_or_not_ms, monotonic_ms};
 use crate::sys::memory::in_shared_memory;
 
+/// How long copies may be served after the store was asked what has changed.
+pub const LEASE_MS: u64 = 2_000;
 /// Places for names that wait. Memory that is not used is not taken.
 const ROOM: usize = 16_384;
 /// Where a name may be: so many places from the one that its hash tells.
@@ -113,6 +115,13 @@ impl Distant {
     pub fn holds_lease(&self) -> bool {
         let until = self.lease.load(Acquire);
         until != 0 && awake_or_not_ms() < until
+    }
+
+    /// Whether what was asked of an origin server at that moment (`awake_or_not_ms`) may be joined now: another node may have
+    /// invalidated it since, and is heard with a lease only.
+    #[must_use]
+    pub fn may_be_joined(&self, asked: u64) -> bool {
+        self.holds_lease() || awake_or_not_ms() < asked.saturating_add(LEASE_MS)
     }
 
     pub fn extend_lease(&self, until: u64) {
@@ -326,8 +335,10 @@ mod tests {
         assert_eq!((distant.applied(), distant.incarnation()), (11, 7));
         assert!(!distant.holds_lease());
         distant.extend_lease(awake_or_not_ms() + 60_000);
-        assert!(distant.holds_lease());
+        assert!(distant.holds_lease() && distant.may_be_joined(0));
         distant.shut();
         assert!(!distant.holds_lease() && distant.incarnation() == 0);
+        assert!(!distant.may_be_joined(awake_or_not_ms() - LEASE_MS));
+        assert!(distant.may_be_joined(awake_or_not_ms()));
     }
 }

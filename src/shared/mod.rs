@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::sys::memory::{Shared, in_shared_memory};
 
 pub use counters::{Counter, Counters};
-pub use distant::{Distant, Owed, Ticket};
+pub use distant::{Distant, LEASE_MS, Owed, Ticket};
 pub use filter::Filter;
 pub use inflight::{Claim, Claimed, Inflight};
 pub use journal::{Entry, Journal, Kind, Position, Stored};

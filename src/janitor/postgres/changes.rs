@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, Row, Statement};
 
 use super::Ground;
-use crate::shared::{Distant, Owed, Region};
+use crate::shared::{Distant, LEASE_MS, Owed, Region};
 use crate::store::postgres::schema::{self, SchemaError};
 use crate::store::postgres::server::{Line, greet};
 use crate::store::postgres::trouble::{Trouble, said};
@@ -21,8 +21,6 @@ use crate::sys::clock::awake_or_not_ms;
 
 /// Between two rounds where nothing is heard.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long copies may be served after a round was asked for.
-const LEASE_MS: u64 = 2_000;
 /// How long a round may take: the lease ends before it would be of use.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 const CONNECT: Duration = Duration::from_secs(2);

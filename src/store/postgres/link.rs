@@ -210,10 +210,16 @@ impl Inner {
 
     /// The deadline has passed: whoever comes next must not find that out again.
     fn missed(&self, what: What, session: &Rc<Session>, deadline: Duration) {
-        match what {
-            What::Reading => self.sessions.borrow_mut().clear(),
-            What::Writing => self.forget(session),
+        let mut sessions = self.sessions.borrow_mut();
+        // Whoever has given it up has said so, and those that came after it may do.
+        if !sessions.iter().any(|own| Rc::ptr_eq(own, session)) {
+            return;
         }
+        match what {
+            What::Reading => sessions.clear(),
+            What::Writing => sessions.retain(|own| !Rc::ptr_eq(own, session)),
+        }
+        drop(sessions);
         self.open(what, format_args!("no answer within {deadline:?}"));
     }
 

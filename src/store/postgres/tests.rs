@@ -510,6 +510,53 @@ fn whoever_looks_in_a_session_that_ends_is_answered_by_another() {
     });
 }
 
+/// A firewall that has forgotten connections does this: they are silent, and new ones are not.
+#[test]
+fn sessions_that_are_silent_say_nothing_of_those_that_came_after_them() {
+    let world = World::new();
+    let mut settings = settings(&world);
+    settings.deadline = Duration::from_millis(500);
+    settings.connections = 3;
+    prepare(&world, &settings);
+    let (region, slots) = (world.region.clone(), world.slots.clone());
+    run(async {
+        let store = Postgres::new(&settings, region, 0, 0, LARGEST, slots).unwrap();
+        let link = &store.inner.link;
+        link.ready().await;
+        let pid = async |session: &session::Session| {
+            let row = session.client.query_one("SELECT pg_backend_pid()", &[]);
+            row.await.map(|row| row.get::<_, i32>(0).to_string())
+        };
+        let mut pids = Vec::new();
+        for _ in 0..2 {
+            pids.push(link.ask(What::Reading, pid).await.unwrap());
+        }
+        let signal = |name: &str| {
+            let mut kill = std::process::Command::new("kill");
+            assert!(kill.arg(name).args(&pids).status().unwrap().success());
+        };
+        signal("-STOP");
+        let (long, until) = (Duration::from_secs(4), Instant::now());
+        let patient = async {
+            let silent = link.ask_patiently(long, What::Reading, pid).await;
+            assert_eq!(silent, None);
+            assert!(until.elapsed() >= long);
+        };
+        let others = async {
+            assert_eq!(link.ask(What::Reading, pid).await, None);
+            while link.is_open(What::Reading) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(until.elapsed() < long);
+        };
+        tokio::join!(patient, others);
+        let is_open = link.is_open(What::Reading);
+        signal("-CONT");
+        assert!(!is_open);
+        assert!(link.ask(What::Reading, pid).await.is_some());
+    });
+}
+
 #[test]
 fn the_database_is_told_what_was_used_and_how_often() {
     let world = World::new();
