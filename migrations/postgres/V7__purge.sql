@@ -28,3 +28,21 @@ BEGIN
     UPDATE baton_counter SET generation = generation + 1;
     RETURN baton_changed(NULL, NULL);
 END $$;
+
+-- Forgets all of these objects at once, for all nodes, or marks them as stale since `p_soft` (seconds since 1970). No copy counts any more
+-- anywhere, and nothing that was asked for before is stored. `change` as of baton_purge.
+CREATE OR REPLACE FUNCTION baton_purge_set(p_ids bigint[], p_soft bigint, OUT objects bigint, OUT octets bigint, OUT change bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'on', true);
+    PERFORM pg_advisory_xact_lock(422541815662);
+    DELETE FROM baton_fetches;
+    SELECT count(*), coalesce(sum(size), 0) INTO objects, octets FROM baton_objects
+        WHERE id = ANY (p_ids) AND generation = (SELECT generation FROM baton_counter);
+    IF p_soft IS NULL THEN
+        PERFORM baton_discard(p_ids);
+    ELSE
+        UPDATE baton_objects SET outdated = p_soft WHERE id = ANY (p_ids) AND outdated IS NULL;
+    END IF;
+    change := baton_changed(NULL, NULL);
+END $$;

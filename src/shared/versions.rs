@@ -42,6 +42,15 @@ impl Version {
         }
     }
 
+    /// For a herd: the same, of that era (`Distant::era`).
+    #[must_use]
+    pub const fn of_era(self, era: u64) -> Version {
+        Version {
+            slot: self.slot.wrapping_add(era << 32),
+            epoch: self.epoch,
+        }
+    }
+
     /// What it is when one change has followed.
     #[must_use]
     pub const fn next(self) -> Version {

@@ -18,7 +18,7 @@ use super::meter;
 use super::returns::Returns;
 use crate::access::{Clients, Destinations};
 use crate::cache::{Key, Policies};
-use crate::config::{Config, Launch, Mode, StoreKind};
+use crate::config::{Config, Launch, Mode};
 use crate::dispatch::Conn;
 use crate::http::head::Limits;
 use crate::http::target::Authority;
@@ -109,11 +109,7 @@ impl Context {
             )),
             policies: config.policies(),
             store: Kept::new(&config, &region, worker)?,
-            herd: Rc::new(Herd::new(
-                region.clone(),
-                worker,
-                config.cache.store == StoreKind::Postgres,
-            )),
+            herd: Rc::new(Herd::new(region.clone(), worker)),
             behind: RefCell::default(),
             finishing: Cell::default(),
             key_buffer: Cell::default(),

@@ -20,7 +20,6 @@ use crate::http::page::AnswerReason;
 use crate::shared::{Claim, Claimed, Counter, Region, Version};
 use crate::store::Object;
 use crate::store::postgres::Lease;
-use crate::sys::clock;
 
 /// Keys of which is remembered that their responses are not shared.
 const REMEMBERED: usize = 4096;
@@ -30,8 +29,6 @@ const MOST_WAITING: u32 = 10_000;
 pub struct Herd {
     region: Region,
     worker: u16,
-    /// Other nodes use the store, and invalidate what is asked for here.
-    is_of_nodes: bool,
     /// Numbers the claims.
     tickets: Cell<u64>,
     /// By key and version: what is asked for after a purge, an invalidation or a death is another herd.
@@ -51,8 +48,6 @@ pub enum Place {
 
 /// A question to an origin server, while the answer is not in the store.
 pub struct Asked {
-    /// When, where that matters to other nodes (`awake_or_not_ms`); 0: long ago, or by whom is followed.
-    since: Cell<u64>,
     stage: RefCell<Stage>,
     changed: Notify,
     waiting: Cell<u32>,
@@ -142,9 +137,8 @@ pub struct Lead {
 pub struct Waiting(Rc<Asked>);
 
 impl Herd {
-    pub fn new(region: Region, worker: usize, is_of_nodes: bool) -> Herd {
+    pub fn new(region: Region, worker: usize) -> Herd {
         Herd {
-            is_of_nodes,
             region,
             worker: u16::try_from(worker).unwrap_or_default(),
             tickets: Cell::new(fastrand::u64(..)),
@@ -157,7 +151,7 @@ impl Herd {
     pub fn enter(self: &Rc<Herd>, key: &Key, version: Version, may_lead: bool) -> Place {
         let mut asked = self.asked.borrow_mut();
         let place = (key.clone(), version);
-        if let Some(asked) = asked.get(&place).filter(|asked| self.may_join(asked)) {
+        if let Some(asked) = asked.get(&place) {
             return match asked.waiting.get() < MOST_WAITING {
                 true => Place::Behind(self.wait(asked)),
                 false => Place::Alone,
@@ -167,7 +161,6 @@ impl Herd {
             return Place::Alone;
         }
         let lead = Rc::new(Asked {
-            since: Cell::new(self.now()),
             stage: RefCell::new(Stage::Asking),
             changed: Notify::new(),
             waiting: Cell::new(0),
@@ -199,24 +192,11 @@ impl Herd {
     pub fn follow(&self, key: &Key, version: Version, only_answered: bool) -> Option<Waiting> {
         let asked = self.asked.borrow();
         let asked = asked.get(&(key.clone(), version)).filter(|asked| {
-            self.may_join(asked)
-                && asked.claim.borrow().is_some()
+            asked.claim.borrow().is_some()
                 && asked.waiting.get() < MOST_WAITING
                 && (asked.answered.get() || !only_answered)
         });
         asked.map(|asked| self.wait(asked))
-    }
-
-    /// Where another node's word may be missing, only what was asked for of late.
-    fn may_join(&self, asked: &Asked) -> bool {
-        !self.is_of_nodes || self.region.distant().may_be_joined(asked.since.get())
-    }
-
-    fn now(&self) -> u64 {
-        match self.is_of_nodes {
-            true => clock::awake_or_not_ms(),
-            false => 0,
-        }
     }
 
     fn wait(&self, asked: &Rc<Asked>) -> Waiting {
@@ -237,7 +217,7 @@ impl Herd {
         let asked = self.asked.borrow();
         asked
             .get(&(key.clone(), version))
-            .is_some_and(|asked| asked.answered.get() && self.may_join(asked))
+            .is_some_and(|asked| asked.answered.get())
     }
 
     /// Whether another worker has the claim.
@@ -312,16 +292,10 @@ impl Lead {
     }
 
     fn holds(&self, claim: Claim) {
-        self.asked.since.set(self.herd.now());
         *self.asked.claim.borrow_mut() = Some(Held {
             region: self.herd.region.clone(),
             claim,
         });
-    }
-
-    /// Another worker asks, nobody here knows since when.
-    pub fn follows(&self) {
-        self.asked.since.set(0);
     }
 
     /// Other nodes wait as long as this question is open.
@@ -475,7 +449,7 @@ mod tests {
     }
 
     fn herd() -> Rc<Herd> {
-        Rc::new(Herd::new(Region::create(2).unwrap().0, 1, false))
+        Rc::new(Herd::new(Region::create(2).unwrap().0, 1))
     }
 
     fn lead(herd: &Rc<Herd>, key: &Key) -> Lead {
@@ -551,7 +525,7 @@ mod tests {
         first.release();
         assert_eq!(run(waiting.told()).unwrap_err(), Outcome::NotKept);
         assert!(herd.follow(&key, Version::default(), false).is_none());
-        let other = Rc::new(Herd::new(herd.region.clone(), 0, false));
+        let other = Rc::new(Herd::new(herd.region.clone(), 0));
         let elsewhere = lead(&other, &key);
         assert!(matches!(elsewhere.claim(), Claimed::Theirs(_)));
         drop(first);

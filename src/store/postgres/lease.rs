@@ -44,10 +44,12 @@ impl Lease {
         }
         let own = link.clone();
         let renewing = tokio::task::spawn_local(async move {
-            loop {
+            // Until a purge has taken it away.
+            let mut is_held = true;
+            while is_held {
                 tokio::time::sleep(RENEWED).await;
-                let renew = async |session: &Session| session.take(&name, holder).await;
-                let _ = own.ask(What::Writing, renew).await;
+                let renew = async |session: &Session| session.renew(&name, holder).await;
+                is_held = own.ask(What::Writing, renew).await.unwrap_or(true);
             }
         });
         let lease = Lease {

@@ -119,8 +119,10 @@ impl<C: Coherence + 'static> Postgres<C> {
 
     /// Before an origin server is asked: whether another node asks it already.
     pub async fn take_turn(&self, key: &[u8]) -> Turn {
-        // Whoever comes meanwhile may ask as well, once.
-        if self.inner.region.distant().is_alone() {
+        let distant = self.inner.region.distant();
+        // Whoever comes meanwhile may ask as well, once. And without a lease this node may have asked already, for those who must
+        // not be joined any more.
+        if distant.is_alone() || !distant.holds_lease() {
             return Turn::Mine(None);
         }
         Lease::take(&self.inner.link, Name::of(key).base).await

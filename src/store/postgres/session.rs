@@ -31,12 +31,13 @@ const DISCARD: &str = "SELECT baton_discard($1)";
 const USED: &str = "\
     UPDATE baton_objects AS own SET used = clock_timestamp(), hits = hits + times \
     FROM unnest($1::bigint[], $2::bigint[]) AS told (told, times) WHERE id = told";
-/// A lease is taken, or made longer; whether it is ours, and whether something has come into the store of late.
+/// A lease is taken: whether it is ours, and whether something has come into the store of late.
 const TAKE: &str = "WITH taken AS (INSERT INTO baton_fetches AS own (name, node, until) \
     VALUES ($1, $2, clock_timestamp() + interval '10 seconds') ON CONFLICT (name) DO UPDATE \
-    SET node = excluded.node, until = excluded.until WHERE own.until < clock_timestamp() OR own.node = excluded.node RETURNING 1) \
+    SET node = excluded.node, until = excluded.until WHERE own.until < clock_timestamp() RETURNING 1) \
     SELECT EXISTS (SELECT FROM taken), EXISTS (SELECT FROM baton_objects WHERE name = $1 \
     AND greatest(stored, used) > clock_timestamp() - interval '10 seconds')";
+const RENEW: &str = "UPDATE baton_fetches SET until = clock_timestamp() + interval '10 seconds' WHERE name = $1 AND node = $2";
 const TAKEN: &str =
     "SELECT EXISTS (SELECT FROM baton_fetches WHERE name = $1 AND until > clock_timestamp())";
 const RELEASE: &str = "DELETE FROM baton_fetches WHERE name = $1 AND node = $2";
@@ -65,6 +66,7 @@ pub struct Session {
     used: Statement,
     writable: Statement,
     take: Statement,
+    renew: Statement,
     taken: Statement,
     release: Statement,
     /// Moves the octets, as long as the session is held.
@@ -135,10 +137,15 @@ impl Session {
             prepare(USED),
             prepare(WRITABLE),
         )?;
-        let (take, taken, release) =
-            tokio::try_join!(prepare(TAKE), prepare(TAKEN), prepare(RELEASE))?;
+        let (take, renew, taken, release) = tokio::try_join!(
+            prepare(TAKE),
+            prepare(RENEW),
+            prepare(TAKEN),
+            prepare(RELEASE)
+        )?;
         Ok(Session {
             take,
+            renew,
             taken,
             release,
             looks,
@@ -310,6 +317,15 @@ impl Session {
             .query_one(&self.take, &[&&name[..], &node])
             .await?;
         Ok((row.try_get(0)?, row.try_get(1)?))
+    }
+
+    /// Whether it is still there.
+    pub async fn renew(&self, name: &[u8; 16], node: i64) -> Result<bool, Error> {
+        let renewed = self
+            .client
+            .execute(&self.renew, &[&&name[..], &node])
+            .await?;
+        Ok(renewed > 0)
     }
 
     pub async fn is_taken(&self, name: &[u8; 16]) -> Result<bool, Error> {

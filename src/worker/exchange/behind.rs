@@ -100,7 +100,7 @@ fn lead(context: &Context, fetch: &Fetch) -> Result<Option<Lead>, Taken> {
     let Some(key) = &fetch.plan.key else {
         return Ok(None);
     };
-    match context.herd.enter(key, fetch.plan.version, true) {
+    match context.herd.enter(key, fetch.plan.herd, true) {
         Place::Lead(lead) => match lead.claim() {
             Claimed::Theirs(_) => Err(Taken),
             Claimed::Ours | Claimed::Crowded => Ok(Some(lead)),

@@ -50,7 +50,6 @@ pub async fn follow(session: &Session, fetch: &Fetch, claim: Claim, lead: Lead) 
     let Some(key) = fetch.plan.key.clone() else {
         return Followed::Unknown(lead);
     };
-    lead.follows();
     let question = Question::of(context, fetch, &key, 0);
     let answered = timeout(join::patience(context), ask(context, worker, &question)).await;
     let (frames, answer) = match answered {

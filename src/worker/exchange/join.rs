@@ -260,8 +260,8 @@ async fn look_again(context: &Context, fetch: &mut Fetch) -> Option<Looked> {
 
 /// Those behind it begin anew as well, where they have asked for what was stored before.
 fn looked_in_vain(fetch: &Fetch, held: &mut Held) -> Heard {
-    let version = fetch.plan.version;
-    match held.lead.take_if(|lead| lead.version() != version) {
+    let herd = fetch.plan.herd;
+    match held.lead.take_if(|lead| lead.version() != herd) {
         Some(_) => Heard::Moved,
         None => Heard::Absent,
     }
@@ -283,15 +283,15 @@ fn place(context: &Context, fetch: &Fetch) -> Place {
     let leads = match is_range(fetch) {
         false => is_for_all(&request.headers, plan.stale.is_some()),
         // It never leads, but perhaps it finds what it wants in another worker.
-        true if !context.herd.is_answered(key, plan.version) => {
-            if !context.herd.is_asked_elsewhere(key, plan.version) {
+        true if !context.herd.is_answered(key, plan.herd) => {
+            if !context.herd.is_asked_elsewhere(key, plan.herd) {
                 return Place::Alone;
             }
             true
         }
         true => false,
     };
-    context.herd.enter(key, plan.version, leads)
+    context.herd.enter(key, plan.herd, leads)
 }
 
 /// A range request asks for its range, which is no answer to others.

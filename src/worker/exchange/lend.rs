@@ -57,7 +57,7 @@ impl Question {
         let headers = &fetch.request.head.headers;
         Question {
             key: key.as_bytes().to_vec(),
-            version: fetch.plan.version,
+            version: fetch.plan.herd,
             from,
             only_answered: headers.contains("range"),
             headers: match &context.store {

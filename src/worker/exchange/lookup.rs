@@ -37,6 +37,8 @@ pub struct Plan {
     pub key: Option<Key>,
     /// Of the key, read before the request is sent (a POST, too): what was changed since is not overwritten.
     pub version: Version,
+    /// The same for those who ask for it together: without a lease they are those of one era.
+    pub herd: Version,
     /// What is revalidated.
     pub stale: Option<Rc<Object>>,
     /// A part that is kept: what comes is joined to it.
@@ -64,6 +66,7 @@ impl Plan {
         Plan {
             key: None,
             version: Version::default(),
+            herd: Version::default(),
             stale: None,
             part: None,
             rest: None,
@@ -186,16 +189,25 @@ fn hit_at_hand(
 }
 
 /// What is read before the store is, so that what changes meanwhile shows: see `store`, and `herd`.
+#[derive(Default)]
 struct Before {
     version: Version,
+    herd: Version,
     seen: u64,
 }
 
 impl Before {
     fn of(context: &Context, store: &Kept, key: &[u8]) -> Before {
+        let era = match store.of_nodes() {
+            Some(_) => context.region.distant().era(),
+            None => 0,
+        };
+        let seen = context.herd.stored(key);
+        let version = store.version(key);
         Before {
-            seen: context.herd.stored(key),
-            version: store.version(key),
+            version,
+            herd: version.of_era(era),
+            seen,
         }
     }
 }
@@ -222,14 +234,21 @@ fn anew(
         detail: Some(detail),
         ..CacheStatus::miss(MissReason::NotFound)
     };
-    let version = context
+    let before = context
         .store
         .as_ref()
-        .map(|store| store.version(key.as_bytes()));
+        .map(|store| Before::of(context, store, key.as_bytes()));
+    let has_store = before.is_some();
+    let Before {
+        version,
+        herd,
+        seen,
+    } = before.unwrap_or_default();
     Plan {
-        seen: context.herd.stored(key.as_bytes()),
-        key: version.map(|_| key),
-        version: version.unwrap_or_default(),
+        key: has_store.then_some(key),
+        version,
+        herd,
+        seen,
         stale: None,
         part: None,
         rest: None,
@@ -254,6 +273,7 @@ fn judge(
     let plan = |status| Plan {
         key: Some(Key::from(key)),
         version: before.version,
+        herd: before.herd,
         stale: None,
         part: None,
         rest: None,

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use super::sets::cache;
 use super::{answer, content, is_kept, start};
 use crate::support::origin::ok;
 use crate::support::sharing::head_of;
@@ -117,7 +118,7 @@ fn a_purge_on_one_node_reaches_the_memory_of_the_other() {
     );
 }
 
-/// A node's janitor hears nothing from now on. Its lease is over at the latest when this returns.
+/// A node's janitor hears nothing from now on; since when. Its lease may last for `LEASE` from then.
 fn cut_off(baton: &Baton) -> (i32, Instant) {
     let janitor = baton.janitor();
     baton.signal(janitor, "STOP");
@@ -128,7 +129,6 @@ fn cut_off(baton: &Baton) -> (i32, Instant) {
     (janitor, Instant::now())
 }
 
-/// The lease of who was cut off then.
 const LEASE: Duration = Duration::from_millis(2_000);
 
 /// What the node holds in memory is served no longer than the lease.
@@ -168,6 +168,9 @@ fn a_node_that_hears_nothing_lets_nobody_join_what_it_asked_for_before() {
         let gate = Gate::new();
         let closed = gate.clone();
         let origin = Origin::conversing(move |request, stream| {
+            if request.target == "/herd" {
+                std::thread::park_timeout(Duration::from_millis(500));
+            }
             if request.field("x-first").is_none() {
                 let new = ok("Cache-Control: max-age=600\r\n", "new");
                 return stream.write_all(&new).is_ok();
@@ -199,11 +202,21 @@ fn a_node_that_hears_nothing_lets_nobody_join_what_it_asked_for_before() {
         }
         // Nor is the fetch of before waited for.
         assert!(since.elapsed() < Duration::from_secs(2));
+        // A herd is one all the same, but for who comes in the next era.
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| assert_eq!(two.client().get("/herd").text(), "new"));
+            }
+        });
+        assert!(origin.count("/herd") <= 2, "{}", origin.count("/herd"));
         gate.open();
         assert_eq!(first.response().text(), "old, and slow");
         assert_eq!(joined.exactly(13).unwrap(), b"old, and slow");
     }
 }
+
+/// After that a lease is made longer.
+const RENEWED: Duration = Duration::from_millis(4_500);
 
 /// Who asks for what has been purged waits for nobody's answer of before.
 #[test]
@@ -221,18 +234,42 @@ fn a_purge_ends_the_lease_of_who_asks() {
     let (one, two) = (node(&origin, &server), node(&origin, &server));
     is_connected(&one);
     is_connected(&two);
-    let mut first = one.client();
-    first.send("GET /slow HTTP/1.1\r\nHost: a.example\r\nX-First: 1\r\n\r\n");
-    eventually("it asks under a lease", || {
-        (server.number("SELECT count(*) FROM baton_fetches") == 1).then_some(())
-    });
-    purge(&two, "/slow");
-    let since = Instant::now();
-    assert_eq!(two.client().get("/slow").text(), "new");
-    assert!(since.elapsed() < Duration::from_secs(2));
+    let leases = || server.number("SELECT count(*) FROM baton_fetches");
+    for target in ["/slow/1", "/slow/2"] {
+        let mut first = one.client();
+        let mut count = 0;
+        eventually("it asks under a lease, as it is not alone", || {
+            count += 1;
+            first = one.client();
+            first.send(format!(
+                "GET {target}?{count} HTTP/1.1\r\nHost: a.example\r\nX-First: 1\r\n\r\n"
+            ));
+            let has_lease = || {
+                std::thread::sleep(Duration::from_millis(20));
+                leases() > 0
+            };
+            (0..20).any(|_| has_lease()).then_some(())
+        });
+        let target = format!("{target}?{count}");
+        match target.starts_with("/slow/1") {
+            true => purge(&two, &target),
+            false => {
+                let prefix = format!("http://a.example{target}");
+                let code = cache(&server, &["purge", "--prefix", &prefix]).0;
+                assert_eq!(code, Some(3), "there is nothing yet");
+            }
+        }
+        let since = Instant::now();
+        assert_eq!(two.client().get(&target).text(), "new");
+        assert!(since.elapsed() < Duration::from_secs(2));
+        // Nor does who asked before take the lease again.
+        while since.elapsed() < RENEWED {
+            assert_eq!(leases(), 0);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(first);
+    }
     gate.open();
-    assert_eq!(first.response().text(), "old");
-    assert_eq!(one.client().get("/slow").text(), "new");
 }
 
 /// The node's connections are cut, and what it holds in memory is purged meanwhile.

@@ -11,7 +11,7 @@ use crate::support::gate::Gate;
 use crate::support::origin::{answer, ok};
 use crate::support::{Baton, Ended, Origin, PostgresServer, eventually};
 
-fn cache(server: &PostgresServer, arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
+pub fn cache(server: &PostgresServer, arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
     let url = server.url();
     let flags = [&["cache"], arguments, &["--json", "--cache", &url]].concat();
     let ended = Ended::of(Command::new(BATON).args(flags));
