@@ -265,6 +265,12 @@ impl RequestHead {
         input: &[u8],
         limits: &Limits,
     ) -> Result<Option<usize>, HeadError> {
+        if scan.at == 0
+            && let Some((line, end)) = self.recurring(input, limits)
+        {
+            self.parse_line(line, limits)?;
+            return Ok(Some(end));
+        }
         let end = match scan.find_end(input, limits, MAX_EMPTY_LINES) {
             Ok(Some(end)) => end,
             Ok(None) => {
@@ -279,8 +285,40 @@ impl RequestHead {
             Err(error) => return Err(error),
         };
         self.parse_line(&input[scan.start..scan.fields - 2], limits)?;
-        parse_fields(&input[..end], scan, limits, &mut self.headers)?;
+        let section = &input[scan.fields..end];
+        let headers = &mut self.headers;
+        parse_fields(section, scan, limits, |fields| {
+            let names = fields.iter().map(|field| field.name.len()).sum();
+            headers.reserve(fields.len(), names, section.len());
+            headers.begin_section(section);
+            for field in fields {
+                let from = (field.value.as_ptr().addr()).wrapping_sub(section.as_ptr().addr());
+                // An empty value may be anywhere.
+                let place = match field.value.is_empty() {
+                    true => 0..0,
+                    false => from..from + field.value.len(),
+                };
+                headers.read(field.name, place);
+            }
+        })?;
         Ok(Some(end))
+    }
+
+    /// Most requests of a connection have the fields of the one before, to the octet; those are not read again. The request
+    /// line, and the length of the head. None: it may be anything.
+    fn recurring<'a>(&self, input: &'a [u8], limits: &Limits) -> Option<(&'a [u8], usize)> {
+        let section = self.headers.section();
+        if section.is_empty() {
+            return None;
+        }
+        let line_end = memchr::memchr(b'\n', input)? + 1;
+        let line = input[..line_end].strip_suffix(b"\r\n")?;
+        let end = line_end + section.len();
+        let is_same = !line.is_empty()
+            && input[line_end..].starts_with(section)
+            && end <= limits.max_bytes
+            && self.headers.len() <= limits.max_headers;
+        is_same.then_some((line, end))
     }
 
     // RFC 9112 3: request-line = method SP request-target SP HTTP-version
@@ -360,7 +398,16 @@ impl ResponseHead {
             return Ok(None);
         };
         self.parse_line(&input[scan.start..scan.fields - 2])?;
-        parse_fields(&input[..end], scan, limits, &mut self.headers)?;
+        let headers = &mut self.headers;
+        parse_fields(&input[scan.fields..end], scan, limits, |fields| {
+            headers.clear();
+            let names = fields.iter().map(|field| field.name.len()).sum();
+            let values = fields.iter().map(|field| field.value.len()).sum();
+            headers.reserve(fields.len(), names, values);
+            for field in fields {
+                headers.push(field.name, field.value);
+            }
+        })?;
         Ok(Some(end))
     }
 
@@ -409,25 +456,24 @@ pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `head` has been looked at to its end, the blank line.
+/// Reads `section`, which has been looked at to its end, the blank line; `take` is told of all fields at once.
 fn parse_fields(
-    head: &[u8],
+    section: &[u8],
     scan: &Scan,
     limits: &Limits,
-    headers: &mut Headers,
+    take: impl FnOnce(&[httparse::Header<'_>]),
 ) -> Result<(), HeadError> {
-    headers.clear();
-    let (section, count) = (&head[scan.fields..], scan.count);
+    let count = scan.count;
     // Too many are refused before any is looked at.
     if count > limits.max_headers {
         return Err(HeadError::TooManyFields);
     }
     if count <= FEW_FIELDS {
-        parse_into(section, &mut [EMPTY_HEADER; FEW_FIELDS], headers)
+        parse_into(section, &mut [EMPTY_HEADER; FEW_FIELDS], take)
     } else if count <= USUAL_FIELDS {
-        parse_into(section, &mut [EMPTY_HEADER; USUAL_FIELDS], headers)
+        parse_into(section, &mut [EMPTY_HEADER; USUAL_FIELDS], take)
     } else {
-        parse_into(section, &mut vec![EMPTY_HEADER; count], headers)
+        parse_into(section, &mut vec![EMPTY_HEADER; count], take)
     }
 }
 
@@ -435,16 +481,11 @@ fn parse_fields(
 fn parse_into<'a>(
     section: &'a [u8],
     room: &mut [httparse::Header<'a>],
-    headers: &mut Headers,
+    take: impl FnOnce(&[httparse::Header<'_>]),
 ) -> Result<(), HeadError> {
     match httparse::parse_headers(section, room) {
         Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
-            let names = fields.iter().map(|field| field.name.len()).sum();
-            let values = fields.iter().map(|field| field.value.len()).sum();
-            headers.reserve(fields.len(), names, values);
-            for field in fields {
-                headers.push(field.name, field.value);
-            }
+            take(fields);
             Ok(())
         }
         _ => Err(diagnose(section)),

@@ -1,10 +1,11 @@
 //! The fields of a message in their order, names' case kept.
 //!
 //! Names and values each live in one buffer that `clear` empties and keeps, so a reused value allocates
-//! nothing. Values are octets (obs-text included). It knows no field by name, and refuses nothing: what comes
+//! nothing; those of a request lie there as they came, so that the next one's can be compared with them. Values are octets (obs-text included). It knows no field by name, and refuses nothing: what comes
 //! from the network has passed `head`, and what we push ourselves must be a token and a field value.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::syntax::{Members, members};
 
@@ -12,6 +13,8 @@ use super::syntax::{Members, members};
 pub struct Headers {
     names: String,
     values: Vec<u8>,
+    /// So many octets of `values` are the section that the fields were read from; 0: they were not, or were changed since.
+    section: u32,
     fields: Vec<Field>,
     /// A bit for each name that was added, which others may share: most questions are about fields that are not there.
     marks: u64,
@@ -46,6 +49,32 @@ impl Headers {
         self.values.clear();
         self.fields.clear();
         self.marks = 0;
+        self.section = 0;
+    }
+
+    /// Forgets all fields, for those of a section that has been read to its blank line: `read` says which.
+    pub(super) fn begin_section(&mut self, section: &[u8]) {
+        self.clear();
+        self.values.extend_from_slice(section);
+        self.section = section.len() as u32;
+    }
+
+    /// A field of the section, whose value has that place in it.
+    pub(super) fn read(&mut self, name: &str, value: Range<usize>) {
+        let field = Field {
+            name: self.names.len() as u32,
+            name_end: (self.names.len() + name.len()) as u32,
+            value: value.start as u32,
+            value_end: value.end as u32,
+        };
+        self.names.push_str(name);
+        self.marks |= mark(name);
+        self.fields.push(field);
+    }
+
+    /// The section that the fields were read from, if they are still the same; else empty.
+    pub(super) fn section(&self) -> &[u8] {
+        &self.values[..self.section as usize]
     }
 
     pub fn len(&self) -> usize {
@@ -132,6 +161,7 @@ impl Headers {
 
     /// Whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
+        self.section = 0;
         let before = self.fields.len();
         let names = &self.names;
         self.fields.retain(|field| !is(names, field, name));
@@ -139,6 +169,7 @@ impl Headers {
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
+        self.section = 0;
         let (names, values) = (&self.names, &self.values);
         self.fields.retain(|field| {
             keep(
@@ -194,6 +225,7 @@ impl Headers {
         self.names.push_str(name);
         self.values.extend_from_slice(value);
         self.marks |= mark(name);
+        self.section = 0;
         field
     }
 

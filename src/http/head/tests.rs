@@ -211,6 +211,53 @@ fn limits_hold_before_the_end() {
     assert_eq!(request(&many(201)), Err(HeadError::TooManyFields));
 }
 
+#[test]
+fn fields_that_recur_are_those_that_were_read_unless_somebody_changed_them() {
+    let mut head = RequestHead::new();
+    let limits = Limits::default();
+    let read = |head: &mut RequestHead, input: &[u8]| {
+        let mut fresh = RequestHead::new();
+        let expected = fresh.parse(input, &limits);
+        assert_eq!(head.parse(input, &limits), expected);
+        assert_eq!(*head, fresh);
+    };
+    read(
+        &mut head,
+        b"GET /1 HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\nGET /2",
+    );
+    for next in [
+        &b"HEAD /2 HTTP/1.0\r\nHost: x\r\nA: 1\r\n\r\n"[..],
+        b"GET /3 HTTP/1.1\r\nHost: x\r\nA: 2\r\n\r\n",
+        b"GET /4 HTTP/1.1\r\nHost: x\r\nA: 2\r\nB: 3\r\n\r\n",
+        b"GET /5 HTTP/1.1\r\nHost: x\r\n\r\nA: 2\r\n\r\n",
+        b"\r\nGET /6 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /7 HTTP/1.1\r\n\r\n",
+        b"GET /8 HTTP/1.1\r\n\r\n",
+    ] {
+        read(&mut head, next);
+    }
+    let again = b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n";
+    let changes: [fn(&mut Headers); 5] = [
+        |headers| headers.set("a", b"2"),
+        |headers| headers.push("B", b""),
+        |headers| assert!(headers.remove("a")),
+        |headers| headers.retain(|name, _| name == "A"),
+        Headers::clear,
+    ];
+    for change in changes {
+        read(&mut head, again);
+        change(&mut head.headers);
+        read(&mut head, again);
+    }
+    head = head.clone();
+    read(&mut head, again);
+    let few = Limits {
+        max_headers: 1,
+        ..limits
+    };
+    assert_eq!(head.parse(again, &few), Err(HeadError::TooManyFields));
+}
+
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just(b"GET / HTTP/1.1\r\n".to_vec()),
@@ -246,6 +293,28 @@ proptest! {
         prop_assert_eq!(slow.is_err(), fast.is_err());
         if let Ok(length) = fast {
             prop_assert_eq!(slow.unwrap(), length);
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_does_not_matter(inputs in proptest::collection::vec(pieces(), 0..5), again in any::<bool>()) {
+        let limits = Limits { max_bytes: 60, max_headers: 3, max_target: 10 };
+        let mut head = RequestHead::new();
+        let mut fields = b"GET /x HTTP/1.1\r\n".to_vec();
+        for mut input in inputs {
+            // The same fields behind another request line.
+            if again && let Some(line) = memchr::memchr(b'\n', &input) {
+                fields.truncate(17);
+                fields.extend_from_slice(&input[line + 1..]);
+                std::mem::swap(&mut input, &mut fields);
+                let _ = head.parse(&fields, &limits);
+            }
+            let mut fresh = RequestHead::new();
+            let expected = fresh.parse(&input, &limits);
+            prop_assert_eq!(head.parse(&input, &limits), expected);
+            if let Ok(Some(_)) = expected {
+                prop_assert_eq!(&head, &fresh);
+            }
         }
     }
 
