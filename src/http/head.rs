@@ -287,6 +287,7 @@ impl RequestHead {
         self.parse_line(&input[scan.start..scan.fields - 2], limits)?;
         let section = &input[scan.fields..end];
         let headers = &mut self.headers;
+        headers.clear();
         parse_fields(section, scan, limits, |fields| {
             let names = fields.iter().map(|field| field.name.len()).sum();
             headers.reserve(fields.len(), names, section.len());
@@ -399,8 +400,8 @@ impl ResponseHead {
         };
         self.parse_line(&input[scan.start..scan.fields - 2])?;
         let headers = &mut self.headers;
+        headers.clear();
         parse_fields(&input[scan.fields..end], scan, limits, |fields| {
-            headers.clear();
             let names = fields.iter().map(|field| field.name.len()).sum();
             let values = fields.iter().map(|field| field.value.len()).sum();
             headers.reserve(fields.len(), names, values);

@@ -52,9 +52,9 @@ impl Headers {
         self.section = 0;
     }
 
-    /// Forgets all fields, for those of a section that has been read to its blank line: `read` says which.
+    /// There are none; now come those of a section that has been read to its blank line: `read` says which.
     pub(super) fn begin_section(&mut self, section: &[u8]) {
-        self.clear();
+        debug_assert!(self.values.is_empty());
         self.values.extend_from_slice(section);
         self.section = section.len() as u32;
     }

@@ -31,7 +31,8 @@ pub struct Herd {
     worker: u16,
     /// Numbers the claims.
     tickets: Cell<u64>,
-    /// By key and version: what is asked for after a purge, an invalidation or a death is another herd.
+    /// By key and version: what is asked for after a purge, an invalidation or a death is another herd, and so is, without a
+    /// lease, that of another era.
     asked: RefCell<HashMap<(Key, Version), Rc<Asked>, ahash::RandomState>>,
     /// Hashes of keys whose responses were not shared, each at a place that it chooses; a newer one takes the place.
     unshared: Box<[Cell<u64>]>,
@@ -128,7 +129,7 @@ impl Role {
 /// Who leads says what comes of it; dropped, nothing has.
 pub struct Lead {
     herd: Rc<Herd>,
-    /// Its key, and the version of what was stored under it.
+    /// Its key, and the version of what was stored under it, with its era.
     place: (Key, Version),
     asked: Rc<Asked>,
 }
@@ -278,7 +279,7 @@ impl Lead {
         self.asked.claim.borrow().is_some()
     }
 
-    /// What was stored under its key when it was asked for.
+    /// What was stored under its key when it was asked for, and in which era.
     pub fn version(&self) -> Version {
         self.place.1
     }

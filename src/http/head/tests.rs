@@ -300,14 +300,11 @@ proptest! {
     fn what_was_read_before_does_not_matter(inputs in proptest::collection::vec(pieces(), 0..5), again in any::<bool>()) {
         let limits = Limits { max_bytes: 60, max_headers: 3, max_target: 10 };
         let mut head = RequestHead::new();
-        let mut fields = b"GET /x HTTP/1.1\r\n".to_vec();
-        for mut input in inputs {
+        for input in inputs {
             // The same fields behind another request line.
             if again && let Some(line) = memchr::memchr(b'\n', &input) {
-                fields.truncate(17);
-                fields.extend_from_slice(&input[line + 1..]);
-                std::mem::swap(&mut input, &mut fields);
-                let _ = head.parse(&fields, &limits);
+                let other = [b"GET /x HTTP/1.1\r\n", &input[line + 1..]].concat();
+                let _ = head.parse(&other, &limits);
             }
             let mut fresh = RequestHead::new();
             let expected = fresh.parse(&input, &limits);

@@ -31,10 +31,10 @@ const DISCARD: &str = "SELECT baton_discard($1)";
 const USED: &str = "\
     UPDATE baton_objects AS own SET used = clock_timestamp(), hits = hits + times \
     FROM unnest($1::bigint[], $2::bigint[]) AS told (told, times) WHERE id = told";
-/// A lease is taken: whether it is ours, and whether something has come into the store of late.
+/// A lease is taken, again if the answer was lost: whether it is ours, and whether something has come into the store of late.
 const TAKE: &str = "WITH taken AS (INSERT INTO baton_fetches AS own (name, node, until) \
     VALUES ($1, $2, clock_timestamp() + interval '10 seconds') ON CONFLICT (name) DO UPDATE \
-    SET node = excluded.node, until = excluded.until WHERE own.until < clock_timestamp() RETURNING 1) \
+    SET node = excluded.node, until = excluded.until WHERE own.until < clock_timestamp() OR own.node = excluded.node RETURNING 1) \
     SELECT EXISTS (SELECT FROM taken), EXISTS (SELECT FROM baton_objects WHERE name = $1 \
     AND greatest(stored, used) > clock_timestamp() - interval '10 seconds')";
 const RENEW: &str = "UPDATE baton_fetches SET until = clock_timestamp() + interval '10 seconds' WHERE name = $1 AND node = $2";

@@ -510,6 +510,28 @@ fn whoever_looks_in_a_session_that_ends_is_answered_by_another() {
     });
 }
 
+/// Processes that stand still until this is dropped.
+struct Stopped(Vec<String>);
+
+impl Stopped {
+    fn new(pids: Vec<String>) -> Stopped {
+        let stopped = Stopped(pids);
+        stopped.signal("-STOP");
+        stopped
+    }
+
+    fn signal(&self, name: &str) {
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.arg(name).args(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal("-CONT");
+    }
+}
+
 /// A firewall that has forgotten connections does this: they are silent, and new ones are not.
 #[test]
 fn sessions_that_are_silent_say_nothing_of_those_that_came_after_them() {
@@ -531,11 +553,7 @@ fn sessions_that_are_silent_say_nothing_of_those_that_came_after_them() {
         for _ in 0..2 {
             pids.push(link.ask(What::Reading, pid).await.unwrap());
         }
-        let signal = |name: &str| {
-            let mut kill = std::process::Command::new("kill");
-            assert!(kill.arg(name).args(&pids).status().unwrap().success());
-        };
-        signal("-STOP");
+        let stopped = Stopped::new(pids);
         let (long, until) = (Duration::from_secs(4), Instant::now());
         let patient = async {
             let silent = link.ask_patiently(long, What::Reading, pid).await;
@@ -551,7 +569,7 @@ fn sessions_that_are_silent_say_nothing_of_those_that_came_after_them() {
         };
         tokio::join!(patient, others);
         let is_open = link.is_open(What::Reading);
-        signal("-CONT");
+        drop(stopped);
         assert!(!is_open);
         assert!(link.ask(What::Reading, pid).await.is_some());
     });

@@ -258,7 +258,7 @@ async fn look_again(context: &Context, fetch: &mut Fetch) -> Option<Looked> {
     }
 }
 
-/// Those behind it begin anew as well, where they have asked for what was stored before.
+/// Those behind it begin anew as well, where they have asked for what was stored before, or in another era.
 fn looked_in_vain(fetch: &Fetch, held: &mut Held) -> Heard {
     let herd = fetch.plan.herd;
     match held.lead.take_if(|lead| lead.version() != herd) {

@@ -2,7 +2,7 @@
 //!
 //! | frame | content |
 //! |---|---|
-//! | question | versions (2 × 8), first octet wanted (8), 1 if only what has been answered will do, key and request fields, each behind its length (4) |
+//! | question | versions (2 × 8, of the asker's era), first octet wanted (8), 1 if only what has been answered will do, key and request fields, each behind its length (4) |
 //! | HEAD | versions that it is of (2 × 8), octets that are there (8), octets that there will be (8; all ones: unknown), the stored fields as in a head file |
 //! | FILE, IN_FILE | the file that the store is writing; octets that it has (8) |
 //! | DATA | octets of content |

@@ -11,7 +11,7 @@
 //! | the claim is ours | ask, as leader; look in the store before, if something has come into it |
 //! | another worker has it | follow that |
 //! | that one does not know of it, or has died | take over, look in the store, and ask |
-//! | what is stored has changed since, or a worker has died | begin anew, with those who ask for what is now |
+//! | what is stored has changed since, a worker has died, or there is a new era | begin anew, with those who ask for what is now |
 //! | what is arriving | read it |
 //! | it is for one client alone, or cannot be shared | ask, at once |
 //! | it has come into the store | look there |
@@ -55,7 +55,7 @@ pub enum Heard {
     Waited,
     /// The store has nothing that answers it.
     Absent,
-    /// The same, and it leads those who asked before a change or a death: what comes now is for those who ask now.
+    /// The same, and it leads those who asked before a change, a death or a new era: what comes now is for those who ask now.
     Moved,
 }
 
