@@ -52,8 +52,17 @@ fn heads(criterion: &mut Criterion) {
     for (name, text) in [("a browser's", BROWSER), ("a short one", SHORT)] {
         let mut head = RequestHead::new();
         assert_eq!(head.parse(text, &LIMITS), Ok(Some(text.len())));
-        criterion.bench_function(&format!("request head: {name}"), |bencher| {
+        criterion.bench_function(&format!("request head, same fields: {name}"), |bencher| {
             bencher.iter(|| head.parse(black_box(text), &LIMITS))
+        });
+        // As of two clients by turns.
+        let other = String::from_utf8_lossy(text).replace("www", "web");
+        let mut turns = [text, other.as_bytes()].into_iter().cycle();
+        criterion.bench_function(&format!("request head, other fields: {name}"), |bencher| {
+            bencher.iter(|| {
+                let text = turns.next().expect("they never end");
+                head.parse(black_box(text), &LIMITS)
+            })
         });
         criterion.bench_function(&format!("framing: {name}"), |bencher| {
             bencher.iter(|| framing::of_request(black_box(&head)))
