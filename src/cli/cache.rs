@@ -332,7 +332,9 @@ impl Output {
         } else if let Done::Listed(listed) = &done
             && listed.incomplete
         {
-            eprintln!("baton: the catalogue is being made: there may be more");
+            eprintln!(
+                "baton: the catalogue is not complete, and an instance goes on with it while it runs: there may be more"
+            );
         }
         Ok(code(&done))
     }

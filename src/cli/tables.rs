@@ -366,10 +366,13 @@ pub(super) fn purged(purged: &Purged) -> String {
         true => "stale now",
         false => "removed",
     };
+    let everything = format!("everything {done}: {objects}, {}", size(purged.octets));
     let Some(set) = &purged.what else {
-        return format!("everything {done}: {objects}, {}", size(purged.octets));
+        return everything;
     };
     let what = match set {
+        // As all that are marked stale at once are.
+        Set::Prefix(prefix) if prefix.is_empty() => return everything,
         Set::Url(url) => url.clone(),
         Set::Prefix(prefix) => format!("{prefix}…"),
         Set::Tags(tags) => format!("the tags {}", tags.join(", ")),

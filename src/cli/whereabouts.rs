@@ -143,7 +143,10 @@ fn by_address(address: SocketAddr) -> anyhow::Result<Meant> {
         Some(meeting) => Ok(Meant::Instance(meeting)),
         None => {
             let others = listed(&running(), None);
-            bail!("no instance without a cache directory listens on {address} first of all{others}")
+            bail!(
+                "no instance is known that listens on {address} first of all; one with a cache directory is named by --cache dir:PATH, one whose \
+                 control.socket is elsewhere by --control PATH{others}"
+            )
         }
     }
 }

@@ -95,6 +95,13 @@ pub(super) fn is_url(text: &str) -> bool {
     text.starts_with("postgres://") || text.starts_with("postgresql://")
 }
 
+/// Whether a password seems to go beyond the place that it has: a character in it would have to be encoded.
+pub(super) fn is_ambiguous(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let behind_host = rest.find(['/', '?', '#']).map(|at| &rest[at..]);
+    behind_host.is_some_and(|text| text.contains('@'))
+}
+
 /// A URL with `***` in the place of passwords.
 pub(super) fn masked(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -138,6 +145,15 @@ mod tests {
             ("postgresql://u:@h", "postgresql://u:***@h"),
         ] {
             assert_eq!(masked(url), shown);
+        }
+        for (url, is) in [
+            ("postgres://u:p%40@h/db?host=/run", false),
+            ("postgres://u:p@w@h", false),
+            ("postgres://u:p/w@h/db", true),
+            ("postgres://u:p?w@h/db", true),
+            ("postgres://u:p#w@h", true),
+        ] {
+            assert_eq!(is_ambiguous(url), is, "{url}");
         }
         let postgres = Postgres {
             url: Secret::new("postgres://u:sesame@h/db"),

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::postgres::{is_url, masked};
+use super::postgres::{is_ambiguous, is_url, masked};
 use super::value::Kind;
 use super::{
     AccessFormat, CacheRule, Config, HostField, Listener, Mode, Secret, SetCookie, StoreKind, Tls,
@@ -305,6 +305,12 @@ fn store(config: &mut Config, text: &str) -> Result<(), String> {
     cache.directory = None;
     config.postgres.url = Secret::default();
     if is_url(text) {
+        if is_ambiguous(text) {
+            return Err(
+                "an @ stands behind the name of the host: in a user's name or password @ is written %40, / is %2F, ? is %3F and # is %23; the value is not shown, as there is a password in it"
+                    .to_owned(),
+            );
+        }
         let read = text.parse::<tokio_postgres::Config>();
         read.map_err(|error| format!("{}: {error}", masked(text)))?;
         cache.store = StoreKind::Postgres;
@@ -320,6 +326,11 @@ fn store(config: &mut Config, text: &str) -> Result<(), String> {
             let path = std::path::absolute(path).map_err(|error| format!("\"{text}\": {error}"))?;
             cache.directory = Some(path);
             StoreKind::Directory
+        }
+        _ if !text.contains("://") && text.contains(['@', '=']) => {
+            return Err(format!(
+                "that is no place to keep responses, and not shown, as there may be a password in it: {hint}"
+            ));
         }
         _ => {
             return Err(format!(

@@ -210,7 +210,7 @@ impl Heard {
                 region.versions().bump_epoch();
                 if distant.incarnation() != 0 {
                     log::info!(
-                        "what was held in memory counts no more: too much has changed to tell what"
+                        "what was held in memory counts no more: a set was purged, or too much has changed to tell what"
                     );
                 }
             }

@@ -138,8 +138,15 @@ pub fn prepare(settings: &Postgres) -> anyhow::Result<Facts> {
     std::thread::spawn(move || sender.send(schema::migrate(&server, &settings)));
     match done.recv_timeout(AT_START) {
         Ok(Err(error @ SchemaError::Newer { .. })) => Err(Newer(error.to_string()).into()),
-        Ok(made) => made.with_context(|| format!("the database at {called} fails")),
-        Err(_) => anyhow::bail!("the database at {called} does not answer"),
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(error)) => {
+            let remedy = error.remedy().map(|remedy| format!("; {remedy}"));
+            let remedy = remedy.unwrap_or_default();
+            anyhow::bail!("the database at {called} fails: {error}{remedy}")
+        }
+        Err(_) => anyhow::bail!(
+            "the database at {called} does not answer; --cache postgres://USER@HOST/DATABASE names another one"
+        ),
     }
 }
 

@@ -133,6 +133,11 @@ impl<C: Coherence + 'static> Postgres<C> {
         Lease::is_taken(&self.inner.link, Name::of(key).base).await
     }
 
+    /// Whether it has been invalidated, and the database does not know that yet: nobody finds it here, but other nodes may.
+    pub fn is_owed(&self, key: &[u8]) -> bool {
+        self.inner.region.distant().is_owed(&Name::of(key).base)
+    }
+
     /// From now on nothing is stored, not even what has begun to arrive.
     pub fn close(&self) {
         self.inner.closed.set(true);

@@ -1,6 +1,7 @@
 //! The tables: made and brought up to date, by one process at a time. A schema that a newer baton has made is left alone.
 
 use super::server::Server;
+use super::trouble;
 use crate::config::Postgres;
 
 mod migrations {
@@ -40,10 +41,44 @@ pub enum SchemaError {
         "the tables have been made by an older baton (their version is {found}, this one knows {known}): `baton migrate` brings them up to date"
     )]
     Older { found: i32, known: i32 },
-    #[error("{}", super::trouble::said(.0))]
+    #[error("{}", trouble::said(.0))]
     Database(postgres::Error),
-    #[error(transparent)]
-    Migration(#[from] refinery::Error),
+    #[error("{}", said_of_migration(.0))]
+    Migration(refinery::Error),
+}
+
+impl From<refinery::Error> for SchemaError {
+    fn from(error: refinery::Error) -> SchemaError {
+        SchemaError::Migration(error)
+    }
+}
+
+impl SchemaError {
+    /// What may help, where it does not say so itself.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            SchemaError::Newer { .. } | SchemaError::Absent | SchemaError::Older { .. } => None,
+            SchemaError::Database(error) => Some(trouble::remedy(error)),
+            SchemaError::Migration(error) => of_database(error).map(trouble::remedy),
+        }
+    }
+}
+
+/// What the database has said, below what else is said of it.
+fn of_database(error: &refinery::Error) -> Option<&postgres::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn said_of_migration(error: &refinery::Error) -> String {
+    of_database(error).map_or_else(|| error.to_string(), trouble::said)
 }
 
 /// What it says is said already: as a source it would be said once more.

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::fmt::Display;
 
+use tokio_postgres::error::SqlState;
+
 use crate::sys::clock::monotonic_ms;
 
 /// Between two lines of the log about a beginning.
@@ -33,6 +35,41 @@ pub fn said(error: &tokio_postgres::Error) -> String {
                 None => error.to_string(),
             }
         }
+    }
+}
+
+/// What may help.
+pub fn remedy(error: &tokio_postgres::Error) -> &'static str {
+    const PASSWORD: &str = "the role must exist (CREATE ROLE … LOGIN); its password may stand in the URL, in the file that postgres.password_file names, or in PGPASSWORD";
+    let Some(code) = error.code() else {
+        return match said(error).contains("password missing") {
+            true => PASSWORD,
+            false => {
+                "does it run, and may this machine reach it? --cache postgres://USER@HOST/DATABASE names another one"
+            }
+        };
+    };
+    match code {
+        code if *code == SqlState::INVALID_PASSWORD
+            || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION =>
+        {
+            PASSWORD
+        }
+        code if *code == SqlState::UNDEFINED_DATABASE => {
+            "CREATE DATABASE makes one, and `baton migrate` its tables"
+        }
+        code if *code == SqlState::TOO_MANY_CONNECTIONS => {
+            "max_connections of the server, or the limit of the role, is used up: raise it, or lower postgres.connections"
+        }
+        code if *code == SqlState::INSUFFICIENT_PRIVILEGE
+            || *code == SqlState::INVALID_SCHEMA_NAME =>
+        {
+            "GRANT lets the role make tables there, or a schema of its own does: CREATE SCHEMA … AUTHORIZATION, and ?options=-csearch_path%3DSCHEMA behind the database"
+        }
+        code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
+            "it may not be written to: name the primary, or end default_transaction_read_only"
+        }
+        _ => "the log of the server may say more",
     }
 }
 

@@ -1,5 +1,6 @@
 //! PURGE: a client that may do so has a stored response removed. No standard knows the method; Squid, Varnish and
-//! nginx do, and this is what they answer: 200 where something was removed, 404 where there was nothing.
+//! nginx do, and this is what they answer: 200 where something was removed, 404 where there was nothing. And 202 where a database
+//! that other nodes use could not be told, so that they may still have it.
 //!
 //! Nobody may unless `access.purge` says so; then the method is like any other that only origin servers know.
 
@@ -8,7 +9,7 @@ use crate::cache::{Key, Side};
 use crate::http::head::Method;
 use crate::http::page::{Answer, AnswerReason};
 use crate::http::target::TargetUri;
-use crate::store::Store;
+use crate::store::{Postgres, Store};
 use crate::worker::session::Session;
 
 /// The key to be purged, if the request asks for that.
@@ -29,13 +30,19 @@ pub fn purge(session: &Session, uri: &TargetUri, side: Side) -> Result<Option<Ke
 }
 
 pub async fn answer(session: &mut Session, request: Request, key: Key) -> Next {
-    let found = match &session.context.store {
-        Some(store) => store.invalidate(key.as_bytes()).await,
-        None => false,
+    let (found, is_owed) = match &session.context.store {
+        Some(store) => {
+            let found = store.invalidate(key.as_bytes()).await;
+            let is_owed = |store: &Postgres<_>| store.is_owed(key.as_bytes());
+            (found, store.of_nodes().is_some_and(is_owed))
+        }
+        None => (false, false),
     };
-    let reason = match found {
-        true => AnswerReason::Purged,
-        false => AnswerReason::NothingToPurge,
+    let reason = match (found, is_owed) {
+        // RFC 9110 section 15.3.3: "the request has been accepted for processing, but the processing has not been completed".
+        (_, true) => AnswerReason::PurgedHere,
+        (true, false) => AnswerReason::Purged,
+        (false, false) => AnswerReason::NothingToPurge,
     };
     session.recycle_head(request.head);
     answer::refuse(session, &Answer::new(reason, ""), request.began)

@@ -346,6 +346,9 @@ async fn kept_answer(
     begin(store, plan, key, reply, stored, keeping, version).await
 }
 
+/// It was invalidated, or something that shares its place in the version table was, after it was asked for.
+const OVERTAKEN: &str = "invalidated-meanwhile";
+
 /// Whether the answer is newer than what is stored.
 fn replaces(plan: &Plan) -> bool {
     plan.stale.is_some() || plan.status.forwarded == Some(Forwarded::Request)
@@ -369,10 +372,17 @@ async fn begin(
     version: Version,
 ) -> Recorded {
     let replaces = replaces(plan);
-    let status = plan
-        .status
-        .and_stored(stored.remaining(reply.answered_at))
-        .because(stored.lifetime.source);
+    // What has been invalidated meanwhile comes for those who wait for it, and is not kept.
+    let status = match store.version(key.as_bytes()) == version {
+        true => plan
+            .status
+            .and_stored(stored.remaining(reply.answered_at))
+            .because(stored.lifetime.source),
+        false => CacheStatus {
+            detail: Some(OVERTAKEN),
+            ..plan.status
+        },
+    };
     let mut writer = match store.begin(key.clone(), stored, keeping.expected(), version) {
         Ok(writer) => writer,
         Err(reason) => {

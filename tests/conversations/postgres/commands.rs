@@ -331,6 +331,37 @@ fn what_is_in_the_way_is_named_and_no_password_is() {
 }
 
 #[test]
+fn whoever_may_not_migrate_is_told_what_helps() {
+    let server = PostgresServer::start();
+    server.execute(
+        "CREATE ROLE guest LOGIN; CREATE SCHEMA none; GRANT USAGE ON SCHEMA none TO guest",
+    );
+    let migrate = |url: &str| Ended::of(Command::new(BATON).args(["migrate", "--cache", url]));
+    for (user, why, remedy) in [
+        ("nobody", "does not exist", "CREATE ROLE"),
+        ("guest", "permission denied", "GRANT"),
+    ] {
+        let url = server.url_of_schema("none");
+        let ended = migrate(&url.replace("baton@", &format!("{user}@")));
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.err.contains(why), "{}", ended.err);
+        assert!(ended.err.contains(remedy), "{}", ended.err);
+        assert_eq!(ended.err.matches(why).count(), 1, "{}", ended.err);
+    }
+    for mistyped in [
+        "host=h user=u password=sesame",
+        "postgres:u:sesame@h/x",
+        "postgres://u:se/same@h/x",
+        "postgres://u:se#same@h",
+    ] {
+        let ended = migrate(mistyped);
+        assert_ne!(ended.code, Some(0));
+        assert!(!ended.err.contains("same"), "{}", ended.err);
+        assert!(ended.err.contains("password"), "{}", ended.err);
+    }
+}
+
+#[test]
 fn what_is_in_the_way_of_a_migration_is_said_once() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use postgres::Client;
-use postgres::error::SqlState;
 
 use super::{Archive, Say};
 use crate::cache::Policies;
@@ -24,7 +23,7 @@ use crate::janitor::protocol::{Done, Request};
 use crate::shared::Region;
 use crate::store::postgres::schema;
 use crate::store::postgres::server::Server;
-use crate::store::postgres::trouble::said;
+use crate::store::postgres::trouble::{remedy, said};
 
 /// How long a connection may take, TLS and password included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -117,26 +116,4 @@ fn connect<'a>(database: &'a Database<'a>) -> anyhow::Result<Ground<'a>> {
         Err(error) => return Err(error).with_context(|| format!("the database at {called}")),
     };
     Ok(Ground { client, database })
-}
-
-fn remedy(error: &postgres::Error) -> &'static str {
-    const PASSWORD: &str = "the password may stand in the URL, in the file that postgres.password_file names, or in PGPASSWORD";
-    match error.code() {
-        Some(code)
-            if [
-                SqlState::INVALID_PASSWORD,
-                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-            ]
-            .contains(code) =>
-        {
-            PASSWORD
-        }
-        Some(code) if *code == SqlState::UNDEFINED_DATABASE => {
-            "CREATE DATABASE makes one, and `baton migrate` its tables"
-        }
-        None if said(error).contains("password missing") => PASSWORD,
-        _ => {
-            "does it run, and may this machine reach it? --cache postgres://USER@HOST/DATABASE names another one"
-        }
-    }
 }
