@@ -1,8 +1,9 @@
 //! The fields of a message in their order, names' case kept.
 //!
 //! Names and values each live in one buffer that `clear` empties and keeps, so a reused value allocates
-//! nothing; those of a request lie there as they came, so that the next one's can be compared with them. Values are octets (obs-text included). It knows no field by name, and refuses nothing: what comes
-//! from the network has passed `head`, and what we push ourselves must be a token and a field value.
+//! nothing; those of a request lie there as they came, so that the next one's can be compared with them. Values are
+//! octets (obs-text included). It knows no field by name, and refuses nothing: what comes from the network has passed
+//! `head`, and what we push ourselves must be a token and a field value.
 
 use std::fmt;
 use std::ops::Range;

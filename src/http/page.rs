@@ -148,7 +148,7 @@ impl AnswerReason {
             PortDenied => row(403, "http_request_denied", "CONNECT to that port is not allowed", "The proxy's operator can allow it in access.connect_ports."),
             PurgeDenied => row(403, "http_request_denied", "You may not remove stored responses", "The proxy's operator can allow it in access.purge."),
             Purged => row(200, "", "The stored response has been removed", "It will be fetched anew when it is asked for."),
-            PurgedHere => row(202, "", "The stored response is not served here any more", "The database does not answer. It is told as soon as it does; until then other proxies that use it may serve the response."),
+            PurgedHere => row(202, "", "The stored response is not served here any more", "The database could not be told. It will be as soon as it can; until then other proxies that use it may serve the response."),
             TargetTooLong => row(414, "http_request_error", "The address in the request is too long", "Ask the operator for a greater client.max_target_bytes."),
             TraceWithContent => row(400, "http_request_error", "A TRACE request has no body", REQUEST),
             UnsolicitedUpgrade => row(502, "http_upgrade_failed", "The web server changed the protocol without being asked", ORIGIN),

@@ -44,7 +44,7 @@ impl Lease {
         }
         let own = link.clone();
         let renewing = tokio::task::spawn_local(async move {
-            // Until a purge, or another node after its end, has taken it away.
+            // Until a change, or another node after its end, has taken it away.
             let mut is_held = true;
             while is_held {
                 tokio::time::sleep(RENEWED).await;

@@ -133,9 +133,17 @@ impl<C: Coherence + 'static> Postgres<C> {
         Lease::is_taken(&self.inner.link, Name::of(key).base).await
     }
 
-    /// Whether it has been invalidated, and the database does not know that yet: nobody finds it here, but other nodes may.
-    pub fn is_owed(&self, key: &[u8]) -> bool {
-        self.inner.region.distant().is_owed(&Name::of(key).base)
+    /// Forgets what is stored under `key`: whether anything was, and whether the database knows. Where it does not, nobody finds
+    /// it here, but other nodes may until it has been told.
+    pub async fn purge(&self, key: &[u8]) -> (bool, bool) {
+        let inner = self.inner.clone();
+        let had = inner.forget_copies(key);
+        // In this order: who finds it no more, then who must let go of it, then the others.
+        let hash = key::hash(key);
+        let ticket = inner.region.distant().owe(&Name::of(key).base, hash);
+        inner.coherence.bump(hash);
+        let removed = lasting(inner.invalidate(Key::from(key), ticket)).await;
+        (had || removed > Some(0), removed.is_some())
     }
 
     /// From now on nothing is stored, not even what has begun to arrive.
@@ -264,14 +272,7 @@ impl<C: Coherence + 'static> Store for Postgres<C> {
     }
 
     async fn invalidate(&self, key: &[u8]) -> bool {
-        let inner = self.inner.clone();
-        let had = inner.forget_copies(key);
-        // In this order: who finds it no more, then who must let go of it, then the others.
-        let hash = key::hash(key);
-        let ticket = inner.region.distant().owe(&Name::of(key).base, hash);
-        inner.coherence.bump(hash);
-        let work = inner.invalidate(Key::from(key), ticket);
-        lasting(work).await > 0 || had
+        self.purge(key).await.0
     }
 }
 
@@ -454,8 +455,8 @@ impl<C: Coherence + 'static> Inner<C> {
         }
     }
 
-    /// How much was there. What the database could not be told stays owed.
-    async fn invalidate(self: Rc<Self>, key: Key, ticket: Ticket) -> u64 {
+    /// How much was there. None: the database could not be told, which stays owed.
+    async fn invalidate(self: Rc<Self>, key: Key, ticket: Ticket) -> Option<u64> {
         let name = Name::of(key.as_bytes());
         let hash = key::hash(key.as_bytes());
         let purge = async |session: &session::Session| session.purge(&name, hash).await;
@@ -471,9 +472,9 @@ impl<C: Coherence + 'static> Inner<C> {
                 while distant.applied() < change && Instant::now() < until {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                removed
+                Some(removed)
             }
-            _ => 0,
+            _ => None,
         }
     }
 }

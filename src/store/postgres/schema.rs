@@ -77,8 +77,15 @@ fn of_database(error: &refinery::Error) -> Option<&postgres::Error> {
     None
 }
 
+/// What it was doing, and what the database has said; once.
 fn said_of_migration(error: &refinery::Error) -> String {
-    of_database(error).map_or_else(|| error.to_string(), trouble::said)
+    match (error.kind(), of_database(error)) {
+        (refinery::error::Kind::Connection(doing, _), Some(said)) => {
+            format!("{doing}: {}", trouble::said(said))
+        }
+        (_, Some(said)) => trouble::said(said),
+        _ => error.to_string(),
+    }
 }
 
 /// What it says is said already: as a source it would be said once more.

@@ -9,7 +9,8 @@ use crate::cache::{Key, Side};
 use crate::http::head::Method;
 use crate::http::page::{Answer, AnswerReason};
 use crate::http::target::TargetUri;
-use crate::store::{Postgres, Store};
+use crate::store::Store;
+use crate::worker::kept::Kept;
 use crate::worker::session::Session;
 
 /// The key to be purged, if the request asks for that.
@@ -30,19 +31,17 @@ pub fn purge(session: &Session, uri: &TargetUri, side: Side) -> Result<Option<Ke
 }
 
 pub async fn answer(session: &mut Session, request: Request, key: Key) -> Next {
-    let (found, is_owed) = match &session.context.store {
-        Some(store) => {
-            let found = store.invalidate(key.as_bytes()).await;
-            let is_owed = |store: &Postgres<_>| store.is_owed(key.as_bytes());
-            (found, store.of_nodes().is_some_and(is_owed))
-        }
-        None => (false, false),
+    let key = key.as_bytes();
+    let (found, is_known_to_all) = match &session.context.store {
+        Some(Kept::Postgres(store)) => store.purge(key).await,
+        Some(store) => (store.invalidate(key).await, true),
+        None => (false, true),
     };
-    let reason = match (found, is_owed) {
+    let reason = match (found, is_known_to_all) {
         // RFC 9110 section 15.3.3: "the request has been accepted for processing, but the processing has not been completed".
-        (_, true) => AnswerReason::PurgedHere,
-        (true, false) => AnswerReason::Purged,
-        (false, false) => AnswerReason::NothingToPurge,
+        (_, false) => AnswerReason::PurgedHere,
+        (true, true) => AnswerReason::Purged,
+        (false, true) => AnswerReason::NothingToPurge,
     };
     session.recycle_head(request.head);
     answer::refuse(session, &Answer::new(reason, ""), request.began)

@@ -28,8 +28,6 @@ const FOUND: &str = "\
 const SOFTEN: &str =
     "UPDATE baton_objects SET outdated = $2 WHERE name = ANY ($1) AND outdated IS NULL";
 const CHANGED: &str = "SELECT max(baton_changed(name, hash)) FROM unnest($1::bytea[], $2::bigint[]) AS of (name, hash)";
-/// What was asked for before is not stored: nobody waits for it any more.
-const ASKED_FOR_NO_MORE: &str = "DELETE FROM baton_fetches WHERE name = ANY ($1)";
 const OLD: &str =
     "SELECT count(*), coalesce(sum(size), 0)::bigint FROM baton_objects WHERE generation = $1";
 const LEFT: &str =
@@ -70,9 +68,7 @@ fn purge_url(ground: &mut Ground<'_>, url: &str, soft: Option<i64>) -> anyhow::R
         }
         Some(since) => {
             transaction.execute(SOFTEN, &[&names, &since])?;
-            let changed = transaction.query_one(CHANGED, &[&names, &signed])?;
-            transaction.execute(ASKED_FOR_NO_MORE, &[&names])?;
-            changed
+            transaction.query_one(CHANGED, &[&names, &signed])?
         }
     };
     let change: i64 = changed.try_get(0)?;
